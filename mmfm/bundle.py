@@ -1,0 +1,108 @@
+"""A model on disk: one folder of JSON and safetensors, half of it open_clip's own.
+
+    open_clip_config.json  open_clip_model.safetensors   the backbone, `local-dir:` for open_clip
+    config.json            heads.safetensors             the heads, their shapes, the flow's space
+    vocabulary.json                                      the caption head's tokens (CLIP BPE ids)
+    metrics.json                                         what was measured, on what, with what
+
+Nothing is unpickled; unknown settings, missing files and wrong shapes are refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmfm.config import ModelConfig, from_dict, to_dict
+from mmfm.errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+CONFIG, HEADS, VOCABULARY, METRICS = (
+    "config.json", "heads.safetensors", "vocabulary.json", "metrics.json"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The contents of a folder, backbone weights aside (the backbone reads its own)."""
+
+    folder: Path
+    config: ModelConfig
+    heads: dict[str, Tensor]
+    vocabulary: list[int] | None
+    metrics: dict[str, Any]
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether the folder says of itself that it is an mmfm bundle."""
+    return (folder / CONFIG).is_file()
+
+
+def read(folder: Path) -> Bundle:
+    """Read everything but the backbone's weights. Raises ModelError naming what is wrong."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        values = json.loads((folder / CONFIG).read_text())
+        if values.pop("format", None) != FORMAT:
+            raise ModelError(f"{folder} is not a bundle of format {FORMAT}: update mmfm")
+        config = from_dict(ModelConfig, values)
+        heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else {}
+        vocabulary = _json(folder / VOCABULARY)
+        metrics = _json(folder / METRICS) or {}
+    except (OSError, json.JSONDecodeError, TypeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} cannot be read as an mmfm bundle ({error}); copy or download it again"
+        ) from error
+    return Bundle(folder, config, heads, vocabulary, metrics)
+
+
+def write(
+    folder: Path, config: ModelConfig, heads: dict[str, Tensor], vocabulary: list[int] | None,
+    metrics: dict[str, Any], save_backbone,
+) -> None:  # fmt: skip
+    """Write a bundle: whole, under a temporary name, then renamed; an older one is replaced.
+
+    save_backbone(folder) writes the backbone's two files. Raises OutputError when the folder
+    cannot be written or holds something that is not a bundle.
+    """
+    from safetensors.torch import save_file
+
+    if folder.exists() and not (folder.is_dir() and (is_bundle(folder) or not any(folder.iterdir()))):
+        raise OutputError(f"{folder} exists and is not an mmfm bundle; choose another folder")
+    temporary = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
+    try:
+        temporary.mkdir(parents=True)
+        save_backbone(temporary)
+        if heads:
+            save_file(heads, temporary / HEADS)
+        if vocabulary is not None:
+            (temporary / VOCABULARY).write_text(json.dumps(vocabulary) + "\n")
+        if metrics:
+            (temporary / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+        values = {"format": FORMAT, **to_dict(config)}
+        (temporary / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}; choose another") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files of a bundle."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.is_file() else None

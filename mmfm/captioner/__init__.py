@@ -1,0 +1,15 @@
+"""The caption head: the network, its vocabulary, decoding and scoring."""
+
+from mmfm.captioner.decoding import decode, score
+from mmfm.captioner.network import Cache, Captioner, random_ports
+from mmfm.captioner.vocabulary import Vocabulary, encode_batch
+
+__all__ = [
+    "Cache",
+    "Captioner",
+    "Vocabulary",
+    "decode",
+    "encode_batch",
+    "random_ports",
+    "score",
+]

@@ -1,0 +1,65 @@
+"""What every verb shares: `--model`, `--device`, `--seed`, `--json`, and how it speaks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mmfm.model import MMFM
+
+
+@dataclass(frozen=True)
+class Run:
+    """The shared options of one call, handed to the verb as its first argument."""
+
+    model: str
+    device: str | None
+    seed: int | None
+    as_json: bool
+
+    def load(self) -> MMFM:
+        """The model that the call names, on the device that it names."""
+        import mmfm
+
+        return mmfm.load(self.model, device=self.device)
+
+    @property
+    def progress(self) -> bool:
+        """Whether bars are wanted on stderr: where somebody looks on, not in a log or a pipe."""
+        return sys.stderr.isatty()
+
+    def say(self, words: str) -> None:
+        """A line for people, on stderr."""
+        click.echo(words, err=True)
+
+    def result(self, document: Any, lines: str) -> None:
+        """The result, on stdout: `document` as the one JSON text under --json, else `lines`."""
+        click.echo(json.dumps(document, ensure_ascii=False, indent=2) if self.as_json else lines)
+
+
+def shared(verb: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a verb with the shared options; it receives them as one `Run`."""
+
+    @click.option("--model", default="mini", show_default=True, help="Name or folder of a model.")
+    @click.option("--device", help="cpu, cuda, cuda:1, mps; default: the best one present.")
+    @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Makes draws repeatable.")
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
+    @functools.wraps(verb)
+    def with_run(
+        model: str, device: str | None, seed: int | None, as_json: bool, **options: Any
+    ) -> None:
+        verb(Run(model, device, seed, as_json), **options)
+
+    return with_run
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that the caller set, so that the Python defaults hold for the others."""
+    return {name: value for name, value in options.items() if value is not None}

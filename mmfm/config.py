@@ -1,0 +1,190 @@
+"""What a model is made of: frozen dataclasses, presets, and their JSON form.
+
+The backbone is described in open_clip's own words (its `model_cfg` dictionary), since open_clip
+builds it and must be able to load what mmfm saves. The heads have a dataclass each. A complete
+`ModelConfig` is saved beside every set of weights; unknown keys are refused on loading.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmfm.errors import InputError
+
+CONTRASTIVE_LOSSES = ("softmax", "sigmoid")
+SPACES = ("grid", "pixel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """An open_clip model: `model_cfg` and `preprocess_cfg` as open_clip writes them."""
+
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any]
+    loss: str = "softmax"  # the contrastive loss the weights were trained with
+
+    def __post_init__(self) -> None:
+        _one_of("loss", self.loss, CONTRASTIVE_LOSSES)
+
+    @property
+    def embed_dim(self) -> int:
+        return self.model_cfg["embed_dim"]
+
+    @property
+    def image_size(self) -> int:
+        size = self.model_cfg["vision_cfg"].get("image_size", 224)
+        return size if isinstance(size, int) else size[0]
+
+    @property
+    def context_length(self) -> int:
+        return self.model_cfg["text_cfg"].get("context_length", 77)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerConfig:
+    """The causal transformer that writes text from a grid or a pooled vector."""
+
+    vocab_size: int
+    token_width: int  # width of the grid's tokens (E of the image tower)
+    pooled_width: int  # width of the pooled vector (D)
+    width: int = 192
+    depth: int = 3
+    num_heads: int = 3
+    max_tokens: int = 32  # longest sequence, start and end included
+    num_pooled_tokens: int = 4
+
+    def __post_init__(self) -> None:
+        _divides("num_heads", self.num_heads, "width", self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelDecoderConfig:
+    """The small ViT that turns a grid of image tokens into RGB."""
+
+    token_width: int
+    grid_size: int  # tokens along one side
+    patch_size: int  # pixels along one side of a token's patch
+    width: int = 192
+    depth: int = 3
+    num_heads: int = 3
+
+    def __post_init__(self) -> None:
+        _divides("num_heads", self.num_heads, "width", self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The flow-matching network and the space it works in.
+
+    `pixel`: the picture is folded into `patch_size` x `patch_size` patches, 3 * patch_size^2
+    channels. `grid`: the backbone's own tokens, `patch_size` stays 1 and the channels are E.
+    """
+
+    space: str
+    channels: int  # channels of the map the network sees
+    map_size: int  # height and width of that map
+    text_width: int  # width of the text tokens
+    pooled_width: int  # width of the pooled vector (D)
+    patch_size: int = 1
+    widths: tuple[int, ...] = (128, 256)  # channels at each level, from fine to coarse
+    depths: tuple[int, ...] = (2, 2)  # residual blocks at each level, on the way down and up
+    attention: tuple[bool, ...] = (False, True)  # which levels attend to themselves and the text
+    head_width: int = 64
+    num_pooled_tokens: int = 4
+    shift: float = 1.7  # of the noise schedule: sqrt(dimensions / 4096), RAE (2510.11690)
+
+    def __post_init__(self) -> None:
+        _one_of("space", self.space, SPACES)
+        if not len(self.widths) == len(self.depths) == len(self.attention):
+            raise InputError(
+                f"widths, depths and attention must name the same levels, got {len(self.widths)}, "
+                f"{len(self.depths)} and {len(self.attention)} entries"
+            )
+        for width in self.widths:
+            _divides("head_width", self.head_width, "width", width)
+        _divides("2^(levels - 1)", 2 ** (len(self.widths) - 1), "map_size", self.map_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything needed to rebuild a model before its weights are read; a head may be absent."""
+
+    name: str
+    backbone: BackboneConfig
+    captioner: CaptionerConfig | None = None
+    pixel_decoder: PixelDecoderConfig | None = None
+    decoder: DecoderConfig | None = None
+    generation: dict[str, Any] = field(default_factory=dict)  # defaults of `generate`
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain JSON types."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+    """The inverse of `to_dict`. Raises InputError on a key the class does not know."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known) or sorted(known)
+            raise InputError(
+                f"{cls.__name__} has no setting {key!r}; the nearest are {', '.join(near)}"
+            )
+    parts = {
+        "backbone": BackboneConfig,
+        "captioner": CaptionerConfig,
+        "pixel_decoder": PixelDecoderConfig,
+        "decoder": DecoderConfig,
+    }
+    built = {}
+    for key, value in values.items():
+        if key in parts and cls is ModelConfig and value is not None:
+            value = from_dict(parts[key], value)
+        elif isinstance(value, list) and cls is DecoderConfig:
+            value = tuple(value)
+        built[key] = value
+    return cls(**built)
+
+
+def override(config: Any, pairs: Mapping[str, str]) -> Any:
+    """A copy of a dataclass with `{"steps": "200"}` applied, each value cast to the field's type.
+
+    Raises InputError on an unknown name (with the nearest ones) or a value of the wrong type.
+    """
+    known = {f.name for f in dataclasses.fields(config)}
+    changes: dict[str, Any] = {}
+    for key, text in pairs.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known) or sorted(known)
+            raise InputError(f"there is no setting {key!r}; the nearest are {', '.join(near)}")
+        changes[key] = _cast(key, text, getattr(config, key))
+    return dataclasses.replace(config, **changes)
+
+
+def _cast(key: str, text: str, current: Any) -> Any:
+    kind = type(current)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind in (int, float, str):
+            return kind(text)
+    except (ValueError, KeyError):
+        pass
+    else:
+        raise InputError(f"{key} cannot be set from the command line")
+    raise InputError(f"{key}={text!r} is not {kind.__name__}; its value now is {current!r}")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}, wanted one of {', '.join(choices)}")
+
+
+def _divides(name: str, divisor: int, of: str, number: int) -> None:
+    if number % divisor:
+        raise InputError(f"{of}={number} is not a multiple of {name}={divisor}")

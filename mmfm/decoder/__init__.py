@@ -1,0 +1,1 @@
+"""Flow-matching decoder: network, flow, sampler, and the spaces it works in."""

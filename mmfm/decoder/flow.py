@@ -1,0 +1,43 @@
+"""The flow between noise and data: its path, its times, its loss.
+
+t runs from 0 (noise) to 1 (data): x_t = (1 - t) x_0 + t x_1, with x_0 standard normal noise and
+x_1 the clean map; velocity = x_1 - x_0. diffusers' schedulers count sigma = 1 - t the other way.
+The network predicts x_1 (x-prediction, JiT, 2511.13720): the clean map lies on a low-dimensional
+manifold that a small network can represent, noise does not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MIN_SIGMA = 0.05  # below this much noise the velocity of an x-prediction is not trusted further
+
+
+def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
+    """x_t (B, C, h, w) between noise x_0 and data x_1 at times t (B,)."""
+    t = t[:, None, None, None]
+    return (1 - t) * x_0 + t * x_1
+
+
+def velocity(predicted: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """dx/dt implied by a predicted clean map: (x_1 - x_t) / (1 - t), t (B,)."""
+    sigma = (1 - t).clamp(min=MIN_SIGMA)[:, None, None, None]
+    return (predicted - x_t) / sigma
+
+
+def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """Move noise levels up for maps of more dimensions (SD3, 2403.03206, eq. 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def sample_times(count: int, shift: float, generator: torch.Generator | None = None) -> Tensor:
+    """(count,) training times in (0, 1): logit-normal noise levels, shifted."""
+    sigma = torch.sigmoid(torch.randn(count, generator=generator))
+    return 1 - shift_sigma(sigma, shift)
+
+
+def flow_loss(predicted: Tensor, x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
+    """Mean squared error of the velocity that `predicted` (B, C, h, w) implies; a scalar."""
+    implied = velocity(predicted, interpolate(x_0, x_1, t), t)
+    return (implied - (x_1 - x_0)).square().mean()

@@ -1,0 +1,167 @@
+"""The flow network: a convolution-attention hybrid that predicts the clean map.
+
+A small U-shaped network over a (C, h, w) map, the same for every space: convolutions where the
+map is fine, attention to itself and to the text where it is coarse. Where compute is small the
+convolutions learn surfaces long before a plain transformer does (docs/experiments.md).
+
+It reads its condition through two doors: a context sequence (text tokens, then a few tokens made
+from a pooled vector) by cross-attention, and time plus the pooled vector by modulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfm.config import DecoderConfig
+from mmfm.layers.blocks import ConvBlock, MapAttention
+from mmfm.layers.positions import embed_time, sincos_2d
+from mmfm.shapes import Embeddings
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the network is told: computed once for a batch, used at every step.
+
+    context: (B, M, W); mask: (B, M) True = may be read; vector: (B, W).
+    """
+
+    context: Tensor
+    mask: Tensor
+    vector: Tensor
+
+    @classmethod
+    def stack(cls, conditions: list[Condition]) -> Condition:
+        """Several conditions as one batch, for guidance in a single pass."""
+        longest = max(c.context.shape[1] for c in conditions)
+        contexts, masks = [], []
+        for c in conditions:
+            extra = longest - c.context.shape[1]
+            contexts.append(F.pad(c.context, (0, 0, 0, extra)))
+            masks.append(F.pad(c.mask, (0, extra)))
+        vectors = torch.cat([c.vector for c in conditions])
+        return cls(torch.cat(contexts), torch.cat(masks), vectors)
+
+
+class Conditioner(nn.Module):
+    """Embeddings -> Condition, with a port for the text tokens and one for the pooled vector.
+
+    Each port may be closed per sample; a closed port is replaced by nothing in the context and
+    by a learned vector in the modulation, so that one network serves every mixture.
+    """
+
+    def __init__(self, config: DecoderConfig, width: int) -> None:
+        super().__init__()
+        self.num_pooled_tokens = config.num_pooled_tokens
+        self.text = nn.Sequential(
+            nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width)
+        )
+        self.pooled = nn.Linear(config.pooled_width, config.num_pooled_tokens * width)
+        self.text_vector = nn.Linear(width, width)  # of the mean text token
+        self.pooled_vector = nn.Linear(config.pooled_width, width)
+        self.kinds = nn.Parameter(torch.randn(3, width) * 0.02)  # text, pooled, nothing
+        self.no_pooled = nn.Parameter(torch.zeros(width))
+
+    def forward(
+        self, embeddings: Embeddings, text_open: Tensor | None = None,
+        pooled_open: Tensor | None = None,
+    ) -> Condition:
+        """`text_open`, `pooled_open`: (B,) bool, None = all open (text only if tokens are given).
+
+        pooled is unit length; it is scaled to unit variance before its projections.
+        """
+        pooled = embeddings.pooled * embeddings.pooled.shape[1] ** 0.5
+        batch, device = pooled.shape[0], pooled.device
+        if pooled_open is None:
+            pooled_open = torch.ones(batch, dtype=torch.bool, device=device)
+        tokens = self.pooled(pooled).unflatten(1, (self.num_pooled_tokens, -1)) + self.kinds[1]
+        nothing = self.kinds[2].expand(batch, 1, -1)  # always readable: no row is ever empty
+        parts = [nothing, tokens]
+        masks = [
+            torch.ones(batch, 1, dtype=torch.bool, device=device),
+            pooled_open[:, None].expand(-1, self.num_pooled_tokens),
+        ]
+        vector = torch.where(pooled_open[:, None], self.pooled_vector(pooled), self.no_pooled)
+        if embeddings.tokens is not None:
+            text = self.text(embeddings.tokens) + self.kinds[0]
+            mask = embeddings.mask
+            if mask is None:
+                mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
+            if text_open is not None:
+                mask = mask & text_open[:, None]
+            parts.append(text)
+            masks.append(mask)
+            count = mask.sum(dim=1, keepdim=True)
+            mean = (text * mask[..., None]).sum(dim=1) / count.clamp(min=1)
+            vector = vector + self.text_vector(mean) * (count > 0)
+        return Condition(torch.cat(parts, dim=1), torch.cat(masks, dim=1), vector)
+
+
+class FlowNetwork(nn.Module):
+    """x_t (B, C, h, w), t (B,) in [0, 1], Condition -> the predicted clean map (B, C, h, w)."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = config.widths
+        self.width = widths[-1]  # of the condition
+        self.conditioner = Conditioner(config, self.width)
+        self.time = nn.Sequential(
+            nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, self.width)
+        )
+        self.stem = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        positions = sincos_2d(config.map_size, widths[0])
+        self.register_buffer(
+            "positions", positions.T.unflatten(1, (config.map_size, -1)), persistent=False
+        )
+        self.down = nn.ModuleList(self._level(i) for i in range(len(widths)))
+        self.up = nn.ModuleList(self._level(i) for i in range(len(widths)))
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1)
+            for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.grow = nn.ModuleList(
+            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.join = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
+        self.norm = nn.GroupNorm(max(1, widths[0] // 16), widths[0])
+        self.out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def _level(self, i: int) -> nn.ModuleList:
+        config = self.config
+        layers: list[nn.Module] = []
+        for _ in range(config.depths[i]):
+            layers.append(ConvBlock(config.widths[i], self.width))
+            if config.attention[i]:
+                layers.append(MapAttention(config.widths[i], self.width, config.head_width))
+        return nn.ModuleList(layers)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        signal = F.silu(self.time(embed_time(t, self.width)) + condition.vector)
+        x = self.stem(x_t) + self.positions
+        skips = []
+        for i, level in enumerate(self.down):
+            x = self._run(level, x, signal, condition)
+            if i < len(self.shrink):
+                skips.append(x)
+                x = self.shrink[i](x)
+        x = self._run(self.up[-1], x, signal, condition)
+        for i in reversed(range(len(self.grow))):
+            x = F.pixel_shuffle(self.grow[i](x), 2)
+            x = self.join[i](torch.cat([x, skips[i]], dim=1))
+            x = self._run(self.up[i], x, signal, condition)
+        return self.out(F.silu(self.norm(x)))
+
+    @staticmethod
+    def _run(level: nn.ModuleList, x: Tensor, signal: Tensor, condition: Condition) -> Tensor:
+        for layer in level:
+            if isinstance(layer, ConvBlock):
+                x = layer(x, signal)
+            else:
+                x = layer(x, condition.context, condition.mask)
+        return x

@@ -1,0 +1,186 @@
+"""The open_clip adapter: any open_clip model behind two calls that return `Embeddings`.
+
+The only file that imports open_clip. What it saves, open_clip loads (`local-dir:`), and the
+embeddings are equal, since the module inside *is* open_clip's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfm.config import BackboneConfig
+from mmfm.errors import ModelError
+from mmfm.shapes import Embeddings
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+
+
+class Backbone(nn.Module):
+    """Image tower and text tower of one open_clip model, and its tokenizer."""
+
+    def __init__(self, config: BackboneConfig, towers: nn.Module, tokenizer: Any) -> None:
+        super().__init__()
+        self.config = config
+        self.towers = towers
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def from_config(cls, config: BackboneConfig) -> Backbone:
+        """A backbone with fresh random weights."""
+        import open_clip
+
+        name = "mmfm-" + hashlib.sha256(json.dumps(config.model_cfg).encode()).hexdigest()[:12]
+        from open_clip.factory import _MODEL_CONFIGS
+
+        _MODEL_CONFIGS[name] = config.model_cfg  # add_model_config takes only files
+        towers = open_clip.create_model(
+            name, pretrained=None, load_weights=False,
+            force_preprocess_cfg=config.preprocess_cfg,
+        )
+        return cls(config, towers, open_clip.get_tokenizer(name))
+
+    @property
+    def token_width(self) -> int:
+        """Width of the image tokens (E)."""
+        size = self.config.image_size
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            return self.image_tokens(torch.zeros(1, 3, size, size, device=device)).shape[2]
+
+    def image_tokens(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, E), the last block's tokens after the tower's final norm."""
+        found = self.towers.visual.forward_intermediates(
+            images, indices=1, normalize_intermediates=True, intermediates_only=True,
+            output_fmt="NLC",
+        )
+        return found["image_intermediates"][-1]
+
+    def encode_images(self, images: Tensor) -> Embeddings:
+        """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, tokens."""
+        found = self.towers.forward_intermediates(
+            image=images, image_indices=1, normalize_intermediates=True, image_output_fmt="NLC"
+        )
+        return Embeddings(found["image_features"], found["image_intermediates"][-1])
+
+    def encode_texts(self, token_ids: Tensor) -> Embeddings:
+        """token_ids (B, T) from `tokenize` -> pooled, tokens, mask.
+
+        Causal towers that pool at the end-of-text token do not see what follows it, so padding
+        beyond the longest text of the batch is dropped: exact, and several times faster.
+        """
+        if not self.trims_text:
+            pooled = F.normalize(self.towers.encode_text(token_ids), dim=-1)
+            return Embeddings(pooled)
+        towers = self.towers
+        end = token_ids.argmax(dim=1)  # the end-of-text id is the largest
+        length = int(end.max()) + 1
+        token_ids = token_ids[:, :length]
+        x = towers.token_embedding(token_ids) + towers.positional_embedding[:length]
+        x = towers.transformer(x, attn_mask=towers.attn_mask[:length, :length])
+        tokens = towers.ln_final(x)
+        pooled = tokens[torch.arange(len(end), device=end.device), end] @ towers.text_projection
+        mask = torch.arange(length, device=end.device)[None] <= end[:, None]
+        return Embeddings(F.normalize(pooled, dim=-1), tokens, mask)
+
+    @property
+    def trims_text(self) -> bool:
+        """Whether the text tower is CLIP's causal one, pooled at the end-of-text token."""
+        import open_clip
+
+        towers = self.towers
+        return (
+            type(towers) is open_clip.CLIP
+            and towers.text_pool_type == "argmax"
+            and towers.attn_mask is not None
+            and isinstance(towers.text_projection, Tensor)
+        )
+
+    def tokenize(self, texts: list[str]) -> Tensor:
+        """Texts -> (B, context_length) ids, padded, longer ones cut as open_clip cuts them."""
+        return self.tokenizer(texts, context_length=self.config.context_length)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """What cosines are multiplied with, exponentiated; capped at 100 as in CLIP."""
+        return self.towers.logit_scale.exp().clamp(max=100)
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        return self.towers.logit_bias
+
+    def hash(self) -> str:
+        """sha256 of config and weights: changes when any embedding could."""
+        digest = hashlib.sha256(_canonical(self.config).encode())
+        for name, value in sorted(self.towers.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, folder: Path, dtype: torch.dtype) -> None:
+        """Write the two files that open_clip's `local-dir:` reads."""
+        from safetensors.torch import save_file
+
+        state = {
+            k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
+            for k, v in self.towers.state_dict().items()
+        }
+        save_file(state, folder / WEIGHTS_FILE)
+        config = {
+            "model_cfg": self.config.model_cfg,
+            "preprocess_cfg": self.config.preprocess_cfg,
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+    def load(self, folder: Path) -> None:
+        """Read the weights written by `save`; names and shapes must match exactly."""
+        from safetensors.torch import load_file
+
+        path = folder / WEIGHTS_FILE
+        if not path.is_file():
+            raise ModelError(f"{path} is missing: the bundle is incomplete, copy it again")
+        self.towers.load_state_dict(load_file(path))
+
+
+def from_open_clip(name: str, device: str | None = None) -> Backbone:
+    """A published or local open_clip model: `ARCH/TAG`, `hf-hub:...` or `local-dir:...`.
+
+    Raises ModelError when open_clip does not know it or its files cannot be had.
+    """
+    import open_clip
+
+    scheme = name.startswith(("hf-hub:", "local-dir:"))
+    arch, _, tag = name.partition("/")
+    if not scheme and (arch, tag) not in open_clip.list_pretrained():
+        near = [f"{a}/{t}" for a, t in open_clip.list_pretrained() if a == arch]
+        raise ModelError(
+            f"open_clip has no checkpoint {name!r}; wanted ARCH/TAG, "
+            + (f"for {arch} one of {', '.join(near)}" if near else "see open_clip.list_pretrained()")
+        )
+    try:
+        towers = open_clip.create_model(
+            name if scheme else arch, pretrained=None if scheme else tag
+        )
+        tokenizer = open_clip.get_tokenizer(name if scheme else arch)
+        config = open_clip.get_model_config(name if scheme else arch)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"open_clip could not load {name!r} ({reason}); check the name, or the network and "
+            "HF_HUB_OFFLINE, or give a folder with local-dir:PATH"
+        ) from error
+    preprocess = dict(open_clip.get_model_preprocess_cfg(towers))
+    loss = "softmax" if towers.logit_bias is None else "sigmoid"
+    backbone_config = BackboneConfig(model_cfg=config, preprocess_cfg=preprocess, loss=loss)
+    return Backbone(backbone_config, towers, tokenizer)
+
+
+def _canonical(config: BackboneConfig) -> str:
+    return json.dumps([config.model_cfg, config.preprocess_cfg], sort_keys=True, default=list)

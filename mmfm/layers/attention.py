@@ -1,0 +1,48 @@
+"""Multi-head attention on fused projections, through torch's own fused kernel.
+
+Axis suffixes: B batch, L query length, M memory length, A heads, K head width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SelfAttention(nn.Module):
+    """x (B, L, width) -> (B, L, width); no mask, no causality."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (_split(y, self.num_heads) for y in self.qkv(x).chunk(3, dim=-1))  # BALK
+        return self.out(_merge(F.scaled_dot_product_attention(q, k, v)))
+
+
+class CrossAttention(nn.Module):
+    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read."""
+
+    def __init__(self, width: int, memory_width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(memory_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        q = _split(self.q(x), self.num_heads)
+        k, v = (_split(y, self.num_heads) for y in self.kv(memory).chunk(2, dim=-1))
+        allowed = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, M)
+        return self.out(_merge(F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)))
+
+
+def _split(x: Tensor, num_heads: int) -> Tensor:
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)  # BLE -> BALK
+
+
+def _merge(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)  # BALK -> BLE

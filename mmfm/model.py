@@ -1,0 +1,416 @@
+"""MMFM: the public object, and the only place where the backbone meets the heads.
+
+Sources in, numpy or pictures out. Every method takes what a user has (paths, pictures, folders,
+strings), checks it, turns it into one `Embeddings`, and hands that to a head.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmfm import bundle
+from mmfm.captioner import decoding
+from mmfm.captioner.network import Captioner
+from mmfm.captioner.vocabulary import Vocabulary
+from mmfm.config import ModelConfig
+from mmfm.decoder.decoder import ImageDecoder
+from mmfm.decoder.pixels import PixelDecoder
+from mmfm.device import pick_device
+from mmfm.encoders.backbone import Backbone
+from mmfm.errors import InputError, ModelError, TextError
+from mmfm.preprocess.images import as_image_list, load_image, to_pil
+from mmfm.preprocess.text import check_texts, truncate_check
+from mmfm.preprocess.transform import Preprocess
+from mmfm.shapes import Embeddings
+
+BATCH_SIZE = 64  # pictures or texts in one pass, unless the caller says otherwise
+
+
+class MMFM:
+    """One backbone and its heads; a head that a model does not have is None."""
+
+    def __init__(
+        self, config: ModelConfig, backbone: Backbone, *, captioner: Captioner | None = None,
+        vocabulary: Vocabulary | None = None, pixel_decoder: PixelDecoder | None = None,
+        decoder: ImageDecoder | None = None, metrics: dict[str, Any] | None = None,
+        device: str | None = None,
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.backbone = backbone
+        self.captioner = captioner
+        self.vocabulary = vocabulary
+        self.pixel_decoder = pixel_decoder
+        self.decoder = decoder
+        self.metrics = metrics or {}
+        self.preprocess = Preprocess.from_open_clip(config.backbone.preprocess_cfg)
+        self.device = pick_device(device)
+        for part in self.parts.values():
+            part.to(self.device).eval()
+
+    # ------------------------------------------------------------------ making and keeping
+
+    @classmethod
+    def from_config(
+        cls, config: ModelConfig, *, seed: int = 0, texts: Sequence[str] = (),
+        device: str | None = None,
+    ) -> MMFM:  # fmt: skip
+        """A model with fresh random weights; `texts` decide the caption head's vocabulary."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = Backbone.from_config(config.backbone)
+            vocabulary = None
+            if config.captioner is not None:
+                vocabulary = Vocabulary.build(texts, backbone.tokenizer)
+                captioner = replace(config.captioner, vocab_size=len(vocabulary))
+                config = replace(config, captioner=captioner)
+            return cls(config, backbone, vocabulary=vocabulary, device=device, **_heads(config))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, device: str | None = None) -> MMFM:
+        """Read a bundle written by `save_pretrained`. Raises ModelError when it is not whole."""
+        found = bundle.read(Path(folder))
+        backbone = Backbone.from_config(found.config.backbone)
+        backbone.load(found.folder)
+        heads = _heads(found.config)
+        for name, head in heads.items():
+            prefix = f"{name}."
+            state = {k.removeprefix(prefix): v for k, v in found.heads.items() if k.startswith(prefix)}
+            try:
+                head.load_state_dict(state)
+            except RuntimeError as error:
+                raise ModelError(
+                    f"the weights of {name} in {folder} do not fit its config.json "
+                    f"({str(error).splitlines()[-1].strip()}); copy the bundle again"
+                ) from error
+        vocabulary = None
+        if found.vocabulary is not None:
+            vocabulary = Vocabulary.from_list(found.vocabulary, backbone.tokenizer)
+        return cls(found.config, backbone, vocabulary=vocabulary, metrics=found.metrics,
+                   device=device, **heads)  # fmt: skip
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
+        """Write a bundle; open_clip loads its backbone with `local-dir:FOLDER`.
+
+        dtype: of the weights on disk; torch.float16 halves them. Loading always gives float32.
+        """
+        heads = {}
+        for name, part in self.parts.items():
+            if name != "backbone":
+                for key, value in part.state_dict().items():
+                    heads[f"{name}.{key}"] = value.detach().to("cpu", dtype).contiguous()
+        tokens = None if self.vocabulary is None else self.vocabulary.to_list()
+        bundle.write(Path(folder), self.config, heads, tokens, self.metrics,
+                     lambda path: self.backbone.save(path, dtype))  # fmt: skip
+        return Path(folder)
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The modules that this model has, by name."""
+        names = ("backbone", "captioner", "pixel_decoder", "decoder")
+        found = {name: getattr(self, name) for name in names}
+        return {name: part for name, part in found.items() if part is not None}
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def image_size(self) -> int:
+        """Height and width, in pixels, of what the image tower reads and the decoder draws."""
+        return self.config.backbone.image_size
+
+    @property
+    def embed_dim(self) -> int:
+        """Length of the retrieval vector (D)."""
+        return self.config.backbone.embed_dim
+
+    @cached_property
+    def backbone_hash(self) -> str:
+        """Changes when any embedding could: sha256 over weights, shapes and preprocessing."""
+        return self.backbone.hash()
+
+    def info(self) -> dict[str, Any]:
+        """What this model is and what was measured of it, as plain JSON types."""
+        config = self.config
+        parameters = {name: _count(part) for name, part in self.parts.items()}
+        return {
+            "name": self.name,
+            "skills": [s for s, has in (("search", True), ("caption", self.captioner is not None),
+                                        ("generate", self.decoder is not None)) if has],
+            "image_size": self.image_size,
+            "embed_dim": self.embed_dim,
+            "context_length": config.backbone.context_length,
+            "contrastive_loss": config.backbone.loss,
+            "space": None if config.decoder is None else config.decoder.space,
+            "parameters": {**parameters, "total": sum(parameters.values())},
+            "backbone_hash": self.backbone_hash,
+            "device": str(self.device),
+            **self.metrics,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ embedding and retrieval
+
+    @torch.inference_mode()
+    def embed_images(
+        self, images: Any, *, batch_size: int | None = None, precision: str = "auto",
+        progress: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """(N, D) float32, unit length, of a picture, a path, bytes, an array, a list, a folder.
+
+        precision: "auto" or "fp32"; both compute in float32 in this edition.
+        Raises ImageError naming the first picture that cannot be read.
+        """
+        _check_precision(precision)
+        seen = [e.pooled for e in self._see(images, batch_size, progress)]
+        return torch.cat(seen).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def embed_texts(
+        self, texts: str | Sequence[str], *, batch_size: int | None = None,
+        precision: str = "auto", truncate: str = "warn", progress: bool = False,
+    ) -> np.ndarray:  # fmt: skip
+        """(N, D) float32, unit length. Too long a text is cut with a warning that shows the part.
+
+        truncate: "warn", or "error" to refuse. Raises TextError on an empty text.
+        """
+        _check_precision(precision)
+        texts = self._checked(texts, truncate)
+        said = []
+        for start in _starts(len(texts), batch_size, progress, "texts"):
+            ids = self.backbone.tokenize(texts[start : start + (batch_size or BATCH_SIZE)])
+            said.append(self.backbone.encode_texts(ids.to(self.device)).pooled)
+        return torch.cat(said).float().cpu().numpy()
+
+    def encode(self, inputs: Any, **options: Any) -> np.ndarray:
+        """Texts or pictures to vectors, as sentence-transformers names it.
+
+        A str, or a list that starts with one, is text; anything else is pictures.
+        """
+        first = inputs[0] if isinstance(inputs, (list, tuple)) and inputs else inputs
+        embed = self.embed_texts if isinstance(first, str) else self.embed_images
+        return embed(inputs, **options)
+
+    @torch.inference_mode()
+    def classify(
+        self, images: Any, labels: Sequence[str], templates: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """(N, L) probabilities: over the labels (softmax) or each alone (sigmoid backbones).
+
+        templates: texts with one {}, averaged (prompt ensembling, 2103.00020); default the label.
+        """
+        labels = check_texts(labels)
+        templates = list(templates or ("{}",))
+        if any("{}" not in template for template in templates):
+            raise TextError(f"templates {templates} must each hold {{}} where the label goes")
+        texts = [t.replace("{}", label) for label in labels for t in templates]
+        vectors = self.embed_texts(texts).reshape(len(labels), len(templates), -1).mean(axis=1)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        cosines = torch.from_numpy(self.embed_images(images) @ vectors.T)
+        logits = cosines * self.backbone.logit_scale.cpu()
+        if self.config.backbone.loss == "sigmoid":
+            return torch.sigmoid(logits + self.backbone.logit_bias.cpu()).numpy()
+        return logits.softmax(dim=1).numpy()
+
+    # ------------------------------------------------------------------ captions
+
+    @torch.inference_mode()
+    def caption(
+        self, images: Any = None, *, embeddings: np.ndarray | None = None, prompt: str = "",
+        num_beams: int = 1, top_p: float | None = None, top_k: int | None = None,
+        temperature: float = 1.0, num_captions: int = 1, max_tokens: int = 24,
+        min_tokens: int = 0, repetition_penalty: float = 1.0, seed: int | None = None,
+        batch_size: int | None = None, progress: bool = False,
+    ) -> list:  # fmt: skip
+        """What each picture shows, in words; or each stored vector (N, D), with no pixels.
+
+        Greedy unless beams or sampling (top_p, top_k, temperature, several captions) are asked
+        for. prompt: what the caption begins with. Returns list[str], or list[list[str]] when
+        num_captions > 1. Raises InputError on impossible settings.
+        """
+        captioner, vocabulary = self._need("captioner", "captions"), self.vocabulary
+        if (images is None) == (embeddings is None):
+            raise InputError("caption takes images or embeddings, one of the two")
+        if embeddings is None:
+            batches = self._see(images, batch_size, progress)
+        else:
+            batches = self._stored(embeddings, batch_size)
+        said: list[list[str]] = []
+        for seen in batches:
+            memory, mask = captioner.memory(seen, use_pooled=embeddings is not None)
+            said += decoding.decode(
+                captioner, memory, mask, vocabulary, prompt=prompt, num_beams=num_beams,
+                top_p=top_p, top_k=top_k, temperature=temperature, num_captions=num_captions,
+                max_tokens=max_tokens, min_tokens=min_tokens,
+                repetition_penalty=repetition_penalty, seed=seed,
+            )  # fmt: skip
+        return said if num_captions > 1 else [captions[0] for captions in said]
+
+    @torch.inference_mode()
+    def caption_score(
+        self, images: Any, texts: str | Sequence[str], *, batch_size: int | None = None
+    ) -> np.ndarray:
+        """(N,) mean log probability per token of text i given picture i; higher fits better."""
+        captioner, texts = self._need("captioner", "captions"), check_texts(texts)
+        sources = as_image_list(images)
+        if len(sources) != len(texts):
+            raise InputError(f"got {len(sources)} pictures and {len(texts)} texts, wanted pairs")
+        scores, done = [], 0
+        for seen in self._see(sources, batch_size, False):
+            memory, mask = captioner.memory(seen, use_pooled=False)
+            part = texts[done : done + len(seen)]
+            scores.append(decoding.score(captioner, memory, mask, self.vocabulary, part))
+            done += len(seen)
+        return torch.cat(scores).float().cpu().numpy()
+
+    # ------------------------------------------------------------------ pictures
+
+    @torch.inference_mode()
+    def generate(
+        self, prompt: str | Sequence[str], *, negative_prompt: str | None = None,
+        num_images: int = 1, num_steps: int | None = None, guidance_scale: float | None = None,
+        seed: int | None = None, rerank: int = 1, output: str = "pil", progress: bool = False,
+    ) -> Any:  # fmt: skip
+        """Draw `num_images` pictures for each prompt; all of the first prompt come first.
+
+        Image i of a seed is the same whatever num_images and the batch; without a seed one is
+        drawn. guidance_scale: 1 = none; negative_prompt: what to move away from. rerank: draw this
+        many for each picture and keep the one whose embedding is nearest to the prompt's.
+        output: "pil", "np" (N, H, W, 3) uint8, or "pt" (N, 3, H, W) in [-1, 1].
+        """
+        decoder = self._need("decoder", "generates")
+        prompts = self._checked(prompt, "warn")
+        if output not in ("pil", "np", "pt"):
+            raise InputError(f"output is {output!r}, wanted pil, np or pt")
+        defaults = self.config.generation
+        num_steps = defaults.get("num_steps", 25) if num_steps is None else num_steps
+        if guidance_scale is None:
+            guidance_scale = defaults.get("guidance_scale", 1.0)
+        counts = {"num_images": num_images, "num_steps": num_steps, "rerank": rerank}
+        for name, value in counts.items():
+            if value < 1:
+                raise InputError(f"{name} is {value}, wanted at least 1")
+        if seed is None:
+            seed = int(np.random.SeedSequence().generate_state(1)[0])
+        said = self._read(prompts)
+        negative = None
+        if negative_prompt is not None:
+            negative = self._read(self._checked(negative_prompt, "warn"))
+        draws = [
+            (p, _seed(seed, i, k))
+            for p in range(len(prompts)) for i in range(num_images) for k in range(rerank)
+        ]  # fmt: skip
+        bar = tqdm(total=len(draws) * num_steps, disable=not progress, desc="drawing", leave=False)
+        made = []
+        with bar:
+            for start in range(0, len(draws), BATCH_SIZE):
+                part = draws[start : start + BATCH_SIZE]
+                made.append(
+                    decoder.sample(
+                        _rows(said, [p for p, _ in part]), [s for _, s in part],
+                        num_steps=num_steps, guidance_scale=guidance_scale,
+                        negative=None if negative is None else _rows(negative, [0] * len(part)),
+                        progress=lambda _, n=len(part): bar.update(n),
+                    )
+                )  # fmt: skip
+        images = torch.cat(made).clamp(-1, 1)
+        if rerank > 1:
+            images = self._best(images, said, rerank)
+        if output == "pt":
+            return images.cpu()
+        pictures = to_pil(images)
+        return pictures if output == "pil" else np.stack([np.asarray(p) for p in pictures])
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Any, *, batch_size: int | None = None) -> list[Image.Image]:
+        """Each picture as the pixel decoder sees it in its grid of image tokens."""
+        decode = self._need("pixel_decoder", "reconstructs")
+        return [p for seen in self._see(images, batch_size, False) for p in to_pil(decode(seen.tokens))]
+
+    # ------------------------------------------------------------------ inside
+
+    def _see(self, images: Any, batch_size: int | None, progress: bool) -> Iterator[Embeddings]:
+        sources = as_image_list(images)
+        for start in _starts(len(sources), batch_size, progress, "pictures"):
+            part = sources[start : start + (batch_size or BATCH_SIZE)]
+            pixels = np.stack([self.preprocess(load_image(source)) for source in part])
+            yield self.backbone.encode_images(torch.from_numpy(pixels).to(self.device))
+
+    def _read(self, texts: list[str]) -> Embeddings:
+        return self.backbone.encode_texts(self.backbone.tokenize(texts).to(self.device))
+
+    def _stored(self, vectors: np.ndarray, batch_size: int | None) -> Iterator[Embeddings]:
+        vectors = np.atleast_2d(np.asarray(vectors, np.float32))
+        if vectors.ndim != 2 or vectors.shape[1] != self.embed_dim or not len(vectors):
+            raise InputError(f"got vectors of shape {vectors.shape}, wanted (N, {self.embed_dim})")
+        for start in _starts(len(vectors), batch_size, False, ""):
+            part = torch.from_numpy(vectors[start : start + (batch_size or BATCH_SIZE)])
+            yield Embeddings(nn.functional.normalize(part.to(self.device), dim=1))
+
+    def _best(self, images: Tensor, said: Embeddings, rerank: int) -> Tensor:
+        pictures = to_pil(images)
+        fits = torch.from_numpy(self.embed_images(pictures)).unflatten(0, (len(said), -1, rerank))
+        best = torch.einsum("pikd,pd->pik", fits, said.pooled.cpu()).argmax(dim=2).flatten()
+        return images.unflatten(0, (-1, rerank))[torch.arange(len(best)), best.to(images.device)]
+
+    def _checked(self, texts: str | Sequence[str], truncate: str) -> list[str]:
+        checked = check_texts(texts)
+        if hasattr(self.backbone.tokenizer, "decode"):
+            length = self.config.backbone.context_length
+            truncate_check(self.backbone.tokenizer, checked, length, truncate)
+        return checked
+
+    def _need(self, part: str, skill: str) -> Any:
+        if getattr(self, part) is None:
+            raise ModelError(f"{self.name} has no {part}: no model without one {skill}; load 'mini'")
+        return getattr(self, part)
+
+
+def _heads(config: ModelConfig) -> dict[str, nn.Module]:
+    heads: dict[str, nn.Module] = {}
+    if config.captioner is not None:
+        heads["captioner"] = Captioner(config.captioner)
+    if config.pixel_decoder is not None:
+        heads["pixel_decoder"] = PixelDecoder(config.pixel_decoder)
+    if config.decoder is not None:
+        heads["decoder"] = ImageDecoder(config.decoder, heads.get("pixel_decoder"))
+    return heads
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in ("auto", "fp32"):
+        raise InputError(f"precision is {precision!r}, wanted auto or fp32")
+
+
+def _starts(count: int, batch_size: int | None, progress: bool, what: str) -> Iterator[int]:
+    size = BATCH_SIZE if batch_size is None else batch_size
+    if size < 1:
+        raise InputError(f"batch_size is {size}, wanted at least 1")
+    with tqdm(total=count, unit=what, disable=not progress, leave=False) as bar:
+        for start in range(0, count, size):
+            yield start
+            bar.update(min(size, count - start))
+
+
+def _seed(seed: int, image: int, candidate: int) -> int:
+    # why: derived, so that image i does not depend on how many images or candidates are drawn
+    state = np.random.SeedSequence((seed, image, candidate)).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
+def _rows(e: Embeddings, rows: list[int]) -> Embeddings:
+    return Embeddings(*(None if x is None else x[rows] for x in (e.pooled, e.tokens, e.mask)))
+
+
+def _count(part: nn.Module) -> int:
+    return sum(p.numel() for p in part.parameters())

@@ -1,0 +1,151 @@
+"""Stage one: towers, caption head and pixel decoder, jointly, from scratch.
+
+L = contrastive + caption + reconstruction. The contrastive loss is never switched off while the
+towers train; captions and reconstruction teach the grid what the pooled vector does not need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmfm.captioner.network import Captioner, random_ports
+from mmfm.captioner.vocabulary import Vocabulary, encode_batch
+from mmfm.data.packed import PackedPictures
+from mmfm.decoder.pixels import PixelDecoder
+from mmfm.encoders.backbone import Backbone
+from mmfm.training.augment import jitter
+from mmfm.training.losses import sigmoid_loss, softmax_loss
+from mmfm.training.sheet import pairs_sheet
+
+
+class Towers(nn.Module):
+    """The three parts that stage one trains."""
+
+    def __init__(
+        self, backbone: Backbone, captioner: Captioner, pixel_decoder: PixelDecoder
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.captioner = captioner
+        self.pixel_decoder = pixel_decoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersWeights:
+    """Weights of the losses, and chances of what a step sees."""
+
+    caption: float = 0.5
+    reconstruction: float = 5.0
+    grid_drop: float = 0.2  # caption from the pooled vector alone
+    pooled_drop: float = 0.3  # caption from the grid alone
+    pooled_noise: float = 0.04  # std per entry, of vectors whose entries are about 0.07
+    name_share: float = 0.6  # of contrastive texts that are the plain name
+
+
+def caption_pair(captions: tuple[str, ...], meta: dict, draw: float) -> tuple[str, str]:
+    """(prompt, text) for the caption head; without a prompt it learns to say the name.
+
+    The prompts are what `caption(prompt=...)` can ask for: "a drawing of", "style:", "keywords:".
+    """
+    name = captions[0]
+    if draw < 0.75:
+        return "", name
+    if draw < 0.83:
+        return "a drawing of", name
+    if draw < 0.91 or not meta.get("keywords"):
+        return "style:", meta.get("style") or name
+    return "keywords:", ", ".join(meta["keywords"][:6])
+
+
+class TowersTask:
+    """Joint loss on packed drawings; retrieval, captions and PSNR on held-out ones."""
+
+    def __init__(
+        self, module: Towers, vocabulary: Vocabulary, train: PackedPictures,
+        held_out: PackedPictures, weights: TowersWeights | None = None,
+    ) -> None:
+        self.module = module
+        self.vocabulary = vocabulary
+        self.train = train
+        self.held_out = held_out
+        self.weights = weights or TowersWeights()
+        names = {name: i for i, name in enumerate(sorted({c[0] for c in train.captions}))}
+        self.groups = torch.tensor([names[c[0]] for c in train.captions])
+
+    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict]:
+        weights, module = self.weights, self.module
+        draws = torch.rand(2, len(rows), generator=generator).tolist()
+        images = jitter(torch.from_numpy(self.train.on_ground(rows)), generator)
+        texts = []
+        for row, draw in zip(rows, draws[0], strict=True):
+            captions = self.train.captions[row]
+            share = weights.name_share
+            other = int((draw - share) / (1 - share) * len(captions)) if draw >= share else 0
+            texts.append(captions[min(other, len(captions) - 1)])
+        pairs = [
+            caption_pair(self.train.captions[row], self.train.meta[row], draw)
+            for row, draw in zip(rows, draws[1], strict=True)
+        ]
+        backbone = module.backbone
+        seen = backbone.encode_images(images)
+        said = backbone.encode_texts(backbone.tokenize(texts))
+        groups = self.groups[torch.from_numpy(rows)]
+        if backbone.config.loss == "softmax":
+            contrastive = softmax_loss(seen.pooled, said.pooled, backbone.logit_scale, groups)
+        else:
+            contrastive = sigmoid_loss(
+                seen.pooled, said.pooled, backbone.logit_scale, backbone.logit_bias, groups
+            )
+        token_ids, target = encode_batch(
+            self.vocabulary, [p for p, _ in pairs], [t for _, t in pairs],
+            module.captioner.config.max_tokens,
+        )  # fmt: skip
+        grid_open, pooled_open = random_ports(
+            len(rows), weights.grid_drop, weights.pooled_drop, generator
+        )
+        caption = module.captioner.loss(
+            seen, token_ids, target, grid_open=grid_open, pooled_open=pooled_open,
+            pooled_noise=weights.pooled_noise, generator=generator,
+        )  # fmt: skip
+        difference = module.pixel_decoder(seen.tokens) - images
+        reconstruction = difference.square().mean() + 0.2 * difference.abs().mean()
+        total = (
+            contrastive + weights.caption * caption + weights.reconstruction * reconstruction
+        )
+        parts = {"contrastive": contrastive.item(), "caption": caption.item(),
+                 "reconstruction": reconstruction.item()}  # fmt: skip
+        return total, parts
+
+    def evaluate(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Image.Image]]:
+        """Recall of the name among the held-out pictures, PSNR, and the caption loss."""
+        rows = np.arange(min(1000, len(self.held_out)))
+        images = torch.from_numpy(self.held_out.on_ground(rows))
+        names = [self.held_out.captions[r][0] for r in rows]
+        seen = module.backbone.encode_images(images)
+        said = module.backbone.encode_texts(module.backbone.tokenize(names))
+        scores = said.pooled @ seen.pooled.T
+        ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        groups = torch.tensor([ids[name] for name in names])
+        hits = (groups[scores.topk(10).indices] == groups[:, None]).float().cumsum(1).clamp(max=1)
+        token_ids, target = encode_batch(
+            self.vocabulary, [""] * len(names), names, module.captioner.config.max_tokens
+        )
+        rebuilt = module.pixel_decoder(seen.tokens).clamp(-1, 1)
+        error = F.mse_loss(rebuilt, images, reduction="none").mean(dim=(1, 2, 3)).clamp(min=1e-8)
+        numbers = {
+            "held_out": len(rows),
+            "held_out_recall@1": round(hits[:, 0].mean().item(), 4),
+            "held_out_recall@10": round(hits[:, 9].mean().item(), 4),
+            "held_out_caption_loss": round(
+                module.captioner.loss(seen, token_ids, target).item(), 4
+            ),
+            "held_out_psnr": round((10 * torch.log10(4 / error)).mean().item(), 3),
+        }
+        return numbers, {"reconstruction": pairs_sheet(images[:24], rebuilt[:24])}

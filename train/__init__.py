@@ -1,0 +1,1 @@
+"""Programs that make weights: one recipe a file. Run from a checkout, never imported by mmfm."""
