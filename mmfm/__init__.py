@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from mmfm.config import ModelConfig as ModelConfig
     from mmfm.errors import InputError as InputError
     from mmfm.index import Index as Index
-    from mmfm.model import MMFM as MMFM
     from mmfm.loading import list_models as list_models
     from mmfm.loading import load as load
+    from mmfm.model import MMFM as MMFM
     from mmfm.shapes import Embeddings as Embeddings
 
 

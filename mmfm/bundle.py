@@ -22,6 +22,7 @@ from mmfm.errors import ModelError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 FORMAT = 1
 CONFIG, HEADS, VOCABULARY, METRICS = (
@@ -38,6 +39,18 @@ class Bundle:
     heads: dict[str, Tensor]
     vocabulary: list[int] | None
     metrics: dict[str, Any]
+
+    def fill(self, name: str, head: Module) -> None:
+        """Give the head called `name` its weights. Raises ModelError when they do not fit."""
+        prefix = f"{name}."
+        state = {k.removeprefix(prefix): v for k, v in self.heads.items() if k.startswith(prefix)}
+        try:
+            head.load_state_dict(state)
+        except RuntimeError as error:
+            raise ModelError(
+                f"the weights of {name} in {self.folder} do not fit its {CONFIG} "
+                f"({str(error).splitlines()[-1].strip()}); copy the bundle again"
+            ) from error
 
 
 def is_bundle(folder: Path) -> bool:
@@ -58,10 +71,19 @@ def read(folder: Path) -> Bundle:
         heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else {}
         vocabulary = _json(folder / VOCABULARY)
         metrics = _json(folder / METRICS) or {}
-    except (OSError, json.JSONDecodeError, TypeError, SafetensorError) as error:
+    except ModelError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
         raise ModelError(
             f"{folder} cannot be read as an mmfm bundle ({error}); copy or download it again"
         ) from error
+    if config.captioner is not None:
+        found = None if vocabulary is None else len(vocabulary) + 2  # start and end
+        if found != config.captioner.vocab_size:
+            raise ModelError(
+                f"{folder / VOCABULARY} has {found or 'no'} tokens, its {CONFIG} says "
+                f"{config.captioner.vocab_size}; copy the bundle again"
+            )
     return Bundle(folder, config, heads, vocabulary, metrics)
 
 
@@ -76,7 +98,9 @@ def write(
     """
     from safetensors.torch import save_file
 
-    if folder.exists() and not (folder.is_dir() and (is_bundle(folder) or not any(folder.iterdir()))):
+    if folder.exists() and not (
+        folder.is_dir() and (is_bundle(folder) or not any(folder.iterdir()))
+    ):
         raise OutputError(f"{folder} exists and is not an mmfm bundle; choose another folder")
     temporary = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
     try:

@@ -26,6 +26,7 @@ from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.config import ModelConfig
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
+from mmfm.decoder.sampler import picture_seed
 from mmfm.device import pick_device
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError, ModelError, TextError
@@ -84,18 +85,9 @@ class MMFM:
         backbone.load(found.folder)
         heads = _heads(found.config)
         for name, head in heads.items():
-            prefix = f"{name}."
-            state = {k.removeprefix(prefix): v for k, v in found.heads.items() if k.startswith(prefix)}
-            try:
-                head.load_state_dict(state)
-            except RuntimeError as error:
-                raise ModelError(
-                    f"the weights of {name} in {folder} do not fit its config.json "
-                    f"({str(error).splitlines()[-1].strip()}); copy the bundle again"
-                ) from error
-        vocabulary = None
-        if found.vocabulary is not None:
-            vocabulary = Vocabulary.from_list(found.vocabulary, backbone.tokenizer)
+            found.fill(name, head)
+        tokens = found.vocabulary
+        vocabulary = None if tokens is None else Vocabulary.from_list(tokens, backbone.tokenizer)
         return cls(found.config, backbone, vocabulary=vocabulary, metrics=found.metrics,
                    device=device, **heads)  # fmt: skip
 
@@ -143,7 +135,7 @@ class MMFM:
     def info(self) -> dict[str, Any]:
         """What this model is and what was measured of it, as plain JSON types."""
         config = self.config
-        parameters = {name: _count(part) for name, part in self.parts.items()}
+        parameters = {k: sum(p.numel() for p in v.parameters()) for k, v in self.parts.items()}
         return {
             "name": self.name,
             "skills": [s for s, has in (("search", True), ("caption", self.captioner is not None),
@@ -296,33 +288,32 @@ class MMFM:
         num_steps = defaults.get("num_steps", 25) if num_steps is None else num_steps
         if guidance_scale is None:
             guidance_scale = defaults.get("guidance_scale", 1.0)
-        counts = {"num_images": num_images, "num_steps": num_steps, "rerank": rerank}
-        for name, value in counts.items():
-            if value < 1:
-                raise InputError(f"{name} is {value}, wanted at least 1")
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        said = self._read(prompts)
-        negative = None
+        for name, value, least in (("num_images", num_images, 1), ("num_steps", num_steps, 1),
+                                   ("rerank", rerank, 1), ("seed", seed, 0)):  # fmt: skip
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise InputError(f"{name} is {value}, wanted a whole number, at least {least}")
+        said, negative = self._read(prompts), None
         if negative_prompt is not None:
+            if not isinstance(negative_prompt, str):
+                raise TextError(f"negative_prompt is {negative_prompt!r}, wanted one text for all")
             negative = self._read(self._checked(negative_prompt, "warn"))
         draws = [
-            (p, _seed(seed, i, k))
+            (p, picture_seed(seed, i, k))
             for p in range(len(prompts)) for i in range(num_images) for k in range(rerank)
         ]  # fmt: skip
         bar = tqdm(total=len(draws) * num_steps, disable=not progress, desc="drawing", leave=False)
         made = []
         with bar:
             for start in range(0, len(draws), BATCH_SIZE):
-                part = draws[start : start + BATCH_SIZE]
-                made.append(
-                    decoder.sample(
-                        _rows(said, [p for p, _ in part]), [s for _, s in part],
-                        num_steps=num_steps, guidance_scale=guidance_scale,
-                        negative=None if negative is None else _rows(negative, [0] * len(part)),
-                        progress=lambda _, n=len(part): bar.update(n),
-                    )
-                )  # fmt: skip
+                rows, seeds = zip(*draws[start : start + BATCH_SIZE])
+                made.append(decoder.sample(
+                    said.take(list(rows)), list(seeds), num_steps=num_steps,
+                    guidance_scale=guidance_scale,
+                    negative=None if negative is None else negative.take([0] * len(rows)),
+                    progress=lambda _, n=len(rows): bar.update(n),
+                ))  # fmt: skip
         images = torch.cat(made).clamp(-1, 1)
         if rerank > 1:
             images = self._best(images, said, rerank)
@@ -335,7 +326,8 @@ class MMFM:
     def reconstruct(self, images: Any, *, batch_size: int | None = None) -> list[Image.Image]:
         """Each picture as the pixel decoder sees it in its grid of image tokens."""
         decode = self._need("pixel_decoder", "reconstructs")
-        return [p for seen in self._see(images, batch_size, False) for p in to_pil(decode(seen.tokens))]
+        batches = self._see(images, batch_size, False)
+        return [picture for seen in batches for picture in to_pil(decode(seen.tokens))]
 
     # ------------------------------------------------------------------ inside
 
@@ -400,17 +392,3 @@ def _starts(count: int, batch_size: int | None, progress: bool, what: str) -> It
         for start in range(0, count, size):
             yield start
             bar.update(min(size, count - start))
-
-
-def _seed(seed: int, image: int, candidate: int) -> int:
-    # why: derived, so that image i does not depend on how many images or candidates are drawn
-    state = np.random.SeedSequence((seed, image, candidate)).generate_state(1, np.uint64)
-    return int(state[0] >> 1)
-
-
-def _rows(e: Embeddings, rows: list[int]) -> Embeddings:
-    return Embeddings(*(None if x is None else x[rows] for x in (e.pooled, e.tokens, e.mask)))
-
-
-def _count(part: nn.Module) -> int:
-    return sum(p.numel() for p in part.parameters())

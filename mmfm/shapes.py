@@ -40,6 +40,11 @@ class Embeddings:
         move = [None if x is None else x.to(device) for x in (self.pooled, self.tokens, self.mask)]
         return Embeddings(*move)
 
+    def take(self, rows: list[int]) -> Embeddings:
+        """The given rows, in that order; a row may come more than once."""
+        took = [None if x is None else x[rows] for x in (self.pooled, self.tokens, self.mask)]
+        return Embeddings(*took)
+
 
 def expect_shape(x: Tensor, axes: str, name: str) -> None:
     """Check that `x` has as many axes as `axes` names ("B N D"); digits must match exactly.

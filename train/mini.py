@@ -4,26 +4,37 @@
     python -m train.mini --data data/drawings -o runs/mini
 
 Stage `towers`: both towers, caption head and pixel decoder jointly. Stage `flow`: the decoder on
-cached embeddings of the frozen towers. Each stage logs to `runs/mini/STAGE` (log.jsonl, TensorBoard,
-sample sheets), saves checkpoints there and resumes from the newest. Then the bundle is written to
-`runs/mini/bundle` with its figures on the test split. Settings: `towers.num_steps=2000` and so on.
+cached embeddings of the frozen towers. Each stage logs to `runs/mini/STAGE` (log.jsonl, sample
+sheets, TensorBoard), saves checkpoints there and resumes from the newest. Then the bundle is
+written to `runs/mini/bundle` with its figures on the held-out splits. Settings are
+`towers.num_steps=2000` and so on.
 """
 
 from __future__ import annotations
 
+import json
+import random
+import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 import torch
 
-from mmfm.config import DecoderConfig, override
+from mmfm.config import ModelConfig, override
 from mmfm.data.packed import PackedPictures
 from mmfm.data.shards import read_shards
 from mmfm.errors import InputError
 from mmfm.training.loop import LoopConfig
+
+if TYPE_CHECKING:
+    from mmfm.captioner.vocabulary import Vocabulary
+    from mmfm.data.sample import Sample
+    from mmfm.model import MMFM
+    from mmfm.training.towers import Towers
 
 EMOJI = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")
 
@@ -37,14 +48,20 @@ class Recipe:
     batch_size: int = 128
     flow_batch_size: int = 64
     seed: int = 0
-    towers: LoopConfig = field(default_factory=lambda: LoopConfig(
-        num_steps=1800, learning_rate=1e-3, ema_decay=0.995, evaluate_every=300, save_every=100))
-    flow: LoopConfig = field(default_factory=lambda: LoopConfig(
-        num_steps=5000, learning_rate=6e-4, evaluate_every=500, save_every=250))
+    towers: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=1500, learning_rate=1e-3, ema_decay=0.995, evaluate_every=250, save_every=100
+        )
+    )
+    flow: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=5000, learning_rate=6e-4, evaluate_every=500, save_every=250
+        )
+    )
 
 
 def sample_weight(meta: dict) -> float:
-    """Visits per epoch: emoji carry the names people type; their skin tones would drown the rest."""
+    """Visits per epoch: emoji carry the names people type; skin tones would drown the rest."""
     if meta["set"] in EMOJI:
         return 0.1 if meta["skin_tone"] else 2.0
     return 0.1 if meta["skin_tone"] else 0.7
@@ -69,13 +86,13 @@ def weights_of(pictures: PackedPictures, weight) -> np.ndarray:
 
 def emoji_only(pictures: PackedPictures) -> PackedPictures:
     """The untoned emoji of a split: what progress is measured on."""
-    rows = [i for i, m in enumerate(pictures.meta) if m["set"] in EMOJI and not m["skin_tone"]]
-    return PackedPictures(
-        pictures.pixels[rows], [pictures.captions[i] for i in rows], [pictures.meta[i] for i in rows]
-    )
+    wanted = [m["set"] in EMOJI and not m["skin_tone"] for m in pictures.meta]
+    return pictures.select(np.flatnonzero(wanted))
 
 
-def build_towers(recipe: Recipe, pictures: PackedPictures):
+def build_towers(
+    recipe: Recipe, pictures: PackedPictures
+) -> tuple[Towers, Vocabulary, ModelConfig]:
     """Fresh parts of stage one: (module, vocabulary, model config)."""
     from mmfm.captioner.network import Captioner
     from mmfm.captioner.vocabulary import Vocabulary
@@ -98,9 +115,10 @@ def build_towers(recipe: Recipe, pictures: PackedPictures):
     return module, vocabulary, config
 
 
-def train_towers(recipe: Recipe, data: Path, folder: Path):
-    """Stage one; returns (averaged module, vocabulary, model config)."""
+def train_towers(recipe: Recipe, data: Path, folder: Path) -> None:
+    """Stage one; leaves the averaged weights as the bundle `folder/bundle`, without a decoder."""
     from mmfm.data.order import Order
+    from mmfm.model import MMFM
     from mmfm.training.loop import train
     from mmfm.training.towers import TowersTask
 
@@ -111,13 +129,90 @@ def train_towers(recipe: Recipe, data: Path, folder: Path):
     order = Order(weights_of(pictures, sample_weight), recipe.batch_size, recipe.seed)
     print(f"{len(pictures)} drawings, {order.epoch_size} visits an epoch, "
           f"{len(vocabulary)} caption tokens", file=sys.stderr)  # fmt: skip
-    return train(task, order, recipe.towers, folder), vocabulary, config
+    best = train(task, order, recipe.towers, folder)
+    MMFM(
+        replace(config, decoder=None), best.backbone, captioner=best.captioner,
+        vocabulary=vocabulary, pixel_decoder=best.pixel_decoder, device="cpu",
+    ).save_pretrained(folder / "bundle")  # fmt: skip
+
+
+def train_flow(recipe: Recipe, data: Path, towers: Path, folder: Path) -> None:
+    """Stage two, on the towers of stage one; leaves the whole model as `folder/bundle`."""
+    from mmfm.data.order import Order
+    from mmfm.decoder.decoder import ImageDecoder
+    from mmfm.model import MMFM
+    from mmfm.presets import mini
+    from mmfm.training.flow import FlowData, FlowTask
+    from mmfm.training.loop import train
+
+    model = MMFM.from_pretrained(towers / "bundle", device="cpu")
+    pictures = read_split(data, "train", recipe.size)
+    pictures = pictures.select(np.flatnonzero(weights_of(pictures, flow_weight)))
+    torch.manual_seed(recipe.seed)
+    config = mini(space=recipe.space).decoder
+    decoder = ImageDecoder(config, model.pixel_decoder)
+    with torch.no_grad():
+        seen = FlowData(model.backbone, decoder, pictures)
+        seen.fit_space()
+        held_out = emoji_only(read_split(data, "test", recipe.size))
+        task = FlowTask(decoder, seen, FlowData(model.backbone, decoder, held_out))
+    order = Order(weights_of(pictures, flow_weight), recipe.flow_batch_size, recipe.seed)
+    print(f"{len(pictures)} drawings, {order.epoch_size} visits an epoch", file=sys.stderr)
+    best = train(task, order, recipe.flow, folder)
+    MMFM(
+        replace(model.config, decoder=config, generation=mini(space=recipe.space).generation),
+        model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,
+        pixel_decoder=model.pixel_decoder, decoder=best, device="cpu",
+    ).save_pretrained(folder / "bundle")  # fmt: skip
+
+
+def write_bundle(recipe: Recipe, data: Path, flow: Path, folder: Path) -> None:
+    """The model in half precision, measured as it will ship, with its figures and its origin."""
+    from mmfm.evaluation import evaluate
+    from mmfm.model import MMFM
+
+    MMFM.from_pretrained(flow / "bundle", device="cpu").save_pretrained(folder, dtype=torch.float16)
+    model = MMFM.from_pretrained(folder, device="cpu")
+    splits = {
+        "test": list(read_shards(data / "test")),
+        "unseen": list(read_shards(data / "unseen")),
+    }
+    splits["test_emoji"] = [
+        s for s in splits["test"] if s.meta["set"] in EMOJI and not s.meta["skin_tone"]
+    ]
+    parts = ("retrieval", "captioning", "reconstruction")
+    figures = {name: evaluate(model, samples, parts=parts) for name, samples in splits.items()}
+    manifest = json.loads((data / "manifest.json").read_text())
+    model.metrics = {
+        "figures": figures,
+        "trained_on": {
+            "drawings": "npm @iconify/json and Debian openclipart, split `train`",
+            "archives_sha256": manifest["archives_sha256"],
+            "licenses": sorted({s["license"] for s in manifest["sets"].values()}),
+            "recipe": asdict(recipe),
+        },
+        "knows": "drawings, icons and emoji on plain ground; no photographs",
+        "license": "Apache-2.0 (weights and code); drawings as in ATTRIBUTION.md",
+    }
+    # the weights are halves already: saving them again changes no bit of them
+    model.save_pretrained(folder, dtype=torch.float16)
+    shutil.copy(data / "ATTRIBUTION.md", folder / "ATTRIBUTION.md")
+    draw_sheet(model, splits["test_emoji"], folder.parent / "generated.png")
+    print(json.dumps(figures, indent=2))
+
+
+def draw_sheet(model: MMFM, samples: list[Sample], path: Path, count: int = 60) -> None:
+    """Pictures for the names of `count` test drawings, drawn at random with a fixed seed."""
+    from mmfm.cli.sheet import contact_sheet
+
+    names = sorted({sample.meta["name"] for sample in samples})
+    chosen = random.Random(0).sample(names, min(count, len(names)))
+    images = [model.generate(name, seed=0)[0] for name in chosen]
+    contact_sheet(images, chosen, columns=12, cell=96).save(path)
 
 
 def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     """`("towers.num_steps=10", "seed=1")` applied; InputError names what is not known."""
-    from dataclasses import replace
-
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
@@ -142,7 +237,12 @@ def main(data: Path, output: Path, stage: str, settings: tuple[str, ...]) -> Non
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
     try:
         recipe = apply_settings(Recipe(), settings)
-        train_towers(recipe, data, output / "towers")
+        if stage in ("towers", "all"):
+            train_towers(recipe, data, output / "towers")
+        if stage in ("flow", "all"):
+            train_flow(recipe, data, output / "towers", output / "flow")
+        if stage in ("bundle", "all"):
+            write_bundle(recipe, data, output / "flow", output / "bundle")
     except InputError as error:
         click.echo(f"train.mini: error: {error}", err=True)
         raise SystemExit(2) from None

@@ -34,6 +34,8 @@ class Order:
             extra = random.random(len(whole)) < self.weights - whole
             rows = np.repeat(np.arange(len(whole)), whole + extra)
             random.shuffle(rows)
+            if not len(rows):  # all weights are fractions and none was drawn
+                rows = random.permutation(np.flatnonzero(self.weights))
             while len(rows) < self.epoch_size:  # the draw of fractions came out short
                 rows = np.concatenate([rows, rows])
             self._cached = (number, rows[: self.epoch_size])

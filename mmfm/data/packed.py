@@ -45,6 +45,12 @@ class PackedPictures:
             raise DataError("the shards hold no samples: build them again")
         return cls(np.stack(pixels), captions, meta)
 
+    def select(self, rows: np.ndarray) -> PackedPictures:
+        """Only these pictures, in this order."""
+        return PackedPictures(
+            self.pixels[rows], [self.captions[i] for i in rows], [self.meta[i] for i in rows]
+        )
+
     def on_ground(self, rows: np.ndarray, ground: float | np.ndarray = 1.0) -> np.ndarray:
         """Rows as (B, 3, H, W) float32 in [-1, 1], composited on `ground` in [-1, 1].
 

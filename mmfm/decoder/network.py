@@ -10,6 +10,7 @@ from a pooled vector) by cross-attention, and time plus the pooled vector by mod
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +67,9 @@ class Conditioner(nn.Module):
         self.no_pooled = nn.Parameter(torch.zeros(width))
 
     def forward(
-        self, embeddings: Embeddings, text_open: Tensor | None = None,
+        self,
+        embeddings: Embeddings,
+        text_open: Tensor | None = None,
         pooled_open: Tensor | None = None,
     ) -> Condition:
         """`text_open`, `pooled_open`: (B,) bool, None = all open (text only if tokens are given).
@@ -121,10 +124,10 @@ class FlowNetwork(nn.Module):
         self.up = nn.ModuleList(self._level(i) for i in range(len(widths)))
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1)
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            for a, b in itertools.pairwise(widths)
         )
         self.grow = nn.ModuleList(
-            nn.Conv2d(b, 4 * a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths)
         )
         self.join = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
         self.norm = nn.GroupNorm(max(1, widths[0] // 16), widths[0])

@@ -15,6 +15,12 @@ from torch import Tensor
 from mmfm.decoder.flow import velocity
 
 
+def picture_seed(seed: int, image: int, candidate: int = 0) -> int:
+    """The seed of one picture: it does not depend on how many others are drawn."""
+    state = np.random.SeedSequence((seed, image, candidate)).generate_state(1, np.uint64)
+    return int(state[0] >> 1)
+
+
 def noise(seeds: list[int], shape: tuple[int, ...]) -> Tensor:
     """(len(seeds), *shape) standard normal noise, row i from seeds[i] alone."""
     rows = [torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]

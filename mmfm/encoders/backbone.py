@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +40,14 @@ class Backbone(nn.Module):
         """A backbone with fresh random weights."""
         import open_clip
 
-        name = "mmfm-" + hashlib.sha256(json.dumps(config.model_cfg).encode()).hexdigest()[:12]
         from open_clip.factory import _MODEL_CONFIGS
 
+        name = "mmfm-" + hashlib.sha256(json.dumps(config.model_cfg).encode()).hexdigest()[:12]
         _MODEL_CONFIGS[name] = config.model_cfg  # add_model_config takes only files
-        towers = open_clip.create_model(
-            name, pretrained=None, load_weights=False,
-            force_preprocess_cfg=config.preprocess_cfg,
-        )
+        with _without_warnings():
+            towers = open_clip.create_model(
+                name, load_weights=False, force_preprocess_cfg=config.preprocess_cfg
+            )
         return cls(config, towers, open_clip.get_tokenizer(name))
 
     @property
@@ -58,13 +61,21 @@ class Backbone(nn.Module):
     def image_tokens(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, E), the last block's tokens after the tower's final norm."""
         found = self.towers.visual.forward_intermediates(
-            images, indices=1, normalize_intermediates=True, intermediates_only=True,
+            images,
+            indices=1,
+            normalize_intermediates=True,
+            intermediates_only=True,
             output_fmt="NLC",
         )
         return found["image_intermediates"][-1]
 
     def encode_images(self, images: Tensor) -> Embeddings:
-        """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, tokens."""
+        """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, tokens.
+
+        Towers without a plain grid of tokens (ResNets, attention-pooled ones) give pooled alone.
+        """
+        if not self.gives_tokens:
+            return Embeddings(F.normalize(self.towers.encode_image(images), dim=-1))
         found = self.towers.forward_intermediates(
             image=images, image_indices=1, normalize_intermediates=True, image_output_fmt="NLC"
         )
@@ -89,6 +100,16 @@ class Backbone(nn.Module):
         pooled = tokens[torch.arange(len(end), device=end.device), end] @ towers.text_projection
         mask = torch.arange(length, device=end.device)[None] <= end[:, None]
         return Embeddings(F.normalize(pooled, dim=-1), tokens, mask)
+
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether the image tower is a plain ViT, open_clip's own or timm's."""
+        from open_clip.transformer import VisionTransformer
+
+        visual = self.towers.visual
+        if isinstance(visual, VisionTransformer):
+            return visual.attn_pool is None
+        return type(getattr(visual, "trunk", None)).__name__ in ("VisionTransformer", "Eva")
 
     @property
     def trims_text(self) -> bool:
@@ -141,12 +162,17 @@ class Backbone(nn.Module):
 
     def load(self, folder: Path) -> None:
         """Read the weights written by `save`; names and shapes must match exactly."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         path = folder / WEIGHTS_FILE
         if not path.is_file():
             raise ModelError(f"{path} is missing: the bundle is incomplete, copy it again")
-        self.towers.load_state_dict(load_file(path))
+        try:
+            self.towers.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(f"{path} cannot be used ({reason}); copy the bundle again") from error
 
 
 def from_open_clip(name: str, device: str | None = None) -> Backbone:
@@ -162,7 +188,11 @@ def from_open_clip(name: str, device: str | None = None) -> Backbone:
         near = [f"{a}/{t}" for a, t in open_clip.list_pretrained() if a == arch]
         raise ModelError(
             f"open_clip has no checkpoint {name!r}; wanted ARCH/TAG, "
-            + (f"for {arch} one of {', '.join(near)}" if near else "see open_clip.list_pretrained()")
+            + (
+                f"for {arch} one of {', '.join(near)}"
+                if near
+                else "see open_clip.list_pretrained()"
+            )
         )
     try:
         towers = open_clip.create_model(
@@ -180,6 +210,17 @@ def from_open_clip(name: str, device: str | None = None) -> Backbone:
     loss = "softmax" if towers.logit_bias is None else "sigmoid"
     backbone_config = BackboneConfig(model_cfg=config, preprocess_cfg=preprocess, loss=loss)
     return Backbone(backbone_config, towers, tokenizer)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip warns that weights are random where random weights were asked for."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _canonical(config: BackboneConfig) -> str:

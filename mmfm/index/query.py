@@ -14,8 +14,11 @@ from mmfm.errors import DataError, ModelError
 class Embedder(Protocol):
     """What the index uses of a model; MMFM fits. Both give (N, D) float32 with unit rows."""
 
-    backbone_hash: str
-    name: str
+    @property
+    def backbone_hash(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
     def embed_images(self, images: list[Any]) -> np.ndarray: ...
 

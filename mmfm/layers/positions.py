@@ -25,9 +25,7 @@ def sincos_2d(grid_size: int, width: int) -> Tensor:
     """(grid_size^2, width) for a square grid in row order; width a multiple of 4."""
     axis = torch.arange(grid_size)
     rows = sincos_1d(axis, width // 2)  # (g, width / 2)
-    return torch.cat(
-        [rows.repeat_interleave(grid_size, dim=0), rows.repeat(grid_size, 1)], dim=1
-    )
+    return torch.cat([rows.repeat_interleave(grid_size, dim=0), rows.repeat(grid_size, 1)], dim=1)
 
 
 def embed_time(t: Tensor, width: int) -> Tensor:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 def jitter(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Shift, scale, turn and recolour (B, 3, H, W) in [-1, 1] a little; white comes in at the edge.
 
-    Scale 0.85 to 1.1, turn up to 8 degrees, shift up to 6%, contrast 0.85 to 1.1. No mirroring:
-    a left arrow is not a right arrow.
+    Scale 0.85 to 1.1, turn up to 8 degrees, shift up to 6%, contrast 0.85 to 1.1 around white, so
+    that black may come out as -1.2. No mirroring: a left arrow is not a right arrow.
     """
     count = len(images)
     draw = torch.rand(5, count, generator=generator)

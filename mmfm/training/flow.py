@@ -20,6 +20,7 @@ from mmfm.data.packed import PackedPictures
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.flow import flow_loss, interpolate
 from mmfm.encoders.backbone import Backbone
+from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
 from mmfm.training.sheet import grid_sheet
 
@@ -43,18 +44,18 @@ class FlowData:
         self.pictures = pictures
         self.space = decoder.space
         self.grid = decoder.config.space == "grid"
-        texts = sorted({text for captions in pictures.captions for text in captions})
+        texts = sorted({text for captions in pictures.captions for text in captions[:2]})
         self.text_rows = {text: i for i, text in enumerate(texts)}
-        self.texts = _cache(
-            [backbone.encode_texts(backbone.tokenize(part)) for part in _parts(texts)]
-        )
+        self.text_tokens, self.text_mask = _cache_texts(backbone, texts)
         rows = np.arange(len(pictures))
-        seen = [
-            backbone.encode_images(torch.from_numpy(pictures.on_ground(part)))
-            for part in _parts(rows)
-        ]
-        self.pooled = torch.cat([e.pooled for e in seen])
-        self.tokens = torch.cat([e.tokens.half() for e in seen]) if self.grid else None
+        pooled, tokens = [], []
+        for part in _parts(rows):
+            seen = backbone.encode_images(torch.from_numpy(pictures.on_ground(part)))
+            pooled.append(seen.pooled)
+            if self.grid:
+                tokens.append(_tokens(seen).half())
+        self.pooled = torch.cat(pooled)
+        self.tokens = torch.cat(tokens) if self.grid else None
 
     def fit_space(self) -> None:
         """Set the space's statistics from at most 4,096 pictures."""
@@ -68,12 +69,12 @@ class FlowData:
     def told(self, texts: list[str], pooled: Tensor) -> Embeddings:
         """Cached text tokens with the given pooled vectors beside them."""
         rows = [self.text_rows[text] for text in texts]
-        mask = self.texts.mask[rows]
+        mask = self.text_mask[rows]
         length = int(mask.sum(dim=1).max())
-        return Embeddings(pooled, self.texts.tokens[rows, :length].float(), mask[:, :length])
+        return Embeddings(pooled, self.text_tokens[rows, :length].float(), mask[:, :length])
 
     def _raw(self, rows: np.ndarray) -> Tensor:
-        if self.grid:
+        if self.tokens is not None:
             return self.tokens[rows].float()
         return torch.from_numpy(self.pictures.on_ground(rows))
 
@@ -101,7 +102,9 @@ class FlowTask:
             texts.append(captions[0] if d < self.name_share or len(captions) < 2 else captions[1])
         pooled = add_noise(self.train.pooled[rows], shares.pooled_noise, generator)
         text_open = draw[1] < shares.text + shares.both
-        pooled_open = (draw[1] >= shares.text) & (draw[1] < shares.text + shares.both + shares.pooled)
+        pooled_open = (draw[1] >= shares.text) & (
+            draw[1] < shares.text + shares.both + shares.pooled
+        )
         loss = self.module.loss(
             self.train.maps(rows), self.train.told(texts, pooled), text_open, pooled_open, generator
         )
@@ -120,9 +123,7 @@ class FlowTask:
         for t in (0.1, 0.4, 0.7):
             times = torch.full((len(rows),), t)
             predicted = module.network(interpolate(x_0, x_1, times), times, condition)
-            numbers[f"held_out_loss@{t}"] = round(
-                flow_loss(predicted, x_0, x_1, times).item(), 4
-            )
+            numbers[f"held_out_loss@{t}"] = round(flow_loss(predicted, x_0, x_1, times).item(), 4)
         first = self.held_out.told(names[:32], self.held_out.pooled[:32])
         made = module.sample(first, list(range(32)), num_steps=20, guidance_scale=3.0)
         return numbers, {"samples": grid_sheet(made), "real": grid_sheet(
@@ -133,9 +134,24 @@ def _parts(items):
     return [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
 
 
-def _cache(parts: list[Embeddings]) -> Embeddings:
-    """Batches of different text lengths as one, tokens in half precision."""
-    length = max(e.tokens.shape[1] for e in parts)
-    tokens = [nn.functional.pad(e.tokens.half(), (0, 0, 0, length - e.tokens.shape[1])) for e in parts]
-    masks = [nn.functional.pad(e.mask, (0, length - e.mask.shape[1])) for e in parts]
-    return Embeddings(torch.cat([e.pooled for e in parts]), torch.cat(tokens), torch.cat(masks))
+def _cache_texts(backbone: Backbone, texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Text tokens (U, T, W) in half precision and their mask (U, T), T that of the longest."""
+    said = [backbone.encode_texts(backbone.tokenize(part)) for part in _parts(texts)]
+    tokens = [_tokens(e).half() for e in said]
+    length = max(part.shape[1] for part in tokens)
+    masks = [e.mask if e.mask is not None else torch.ones(t.shape[:2], dtype=torch.bool)
+             for e, t in zip(said, tokens, strict=True)]  # fmt: skip
+    pad = nn.functional.pad
+    return (
+        torch.cat([pad(t, (0, 0, 0, length - t.shape[1])) for t in tokens]),
+        torch.cat([pad(m, (0, length - m.shape[1])) for m in masks]),
+    )
+
+
+def _tokens(e: Embeddings) -> Tensor:
+    if e.tokens is None:
+        raise ModelError(
+            "this backbone's text tower gives no tokens, which the flow reads; train the flow on "
+            "a CLIP-style text tower"
+        )
+    return e.tokens

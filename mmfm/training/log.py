@@ -15,7 +15,7 @@ class Log:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lines = open(folder / "log.jsonl", "a", encoding="utf-8")
+        self._lines = (folder / "log.jsonl").open("a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:

@@ -80,7 +80,10 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def train(
-    task: Task, order: Order, config: LoopConfig, folder: Path,
+    task: Task,
+    order: Order,
+    config: LoopConfig,
+    folder: Path,
     stop: Callable[[], bool] = lambda: False,
 ) -> nn.Module:
     """Run (or resume, when `folder` holds a checkpoint) and return the averaged module.
@@ -130,6 +133,7 @@ def train(
                 bad += 1
                 log.scalars(step, {"non_finite": bad})
                 if bad >= config.max_bad_steps:
+                    log.close()
                     raise NonFiniteLoss(
                         f"{bad} steps in a row were not finite at step {step}; lower learning_rate "
                         f"(now {config.learning_rate}); the last good checkpoint is in {folder}"
@@ -156,15 +160,16 @@ def train(
                     log.picture(step, name, picture)
                 print(f"step {step}: {numbers}", file=sys.stderr)
                 waste += time.monotonic() - pause
-            if step % config.save_every == 0 or step == config.num_steps or terminated():
+            ended = terminated()  # asked once: a signal after this line waits for the next step
+            if step % config.save_every == 0 or step == config.num_steps or ended:
                 save()
-            if terminated():
+            if ended:
                 log.close()
                 raise SystemExit(143)
         if step < config.num_steps:
             save()
     log.close()
-    return average.module
+    return average.module.eval()
 
 
 def _evaluate(task: Task, module: nn.Module):

@@ -68,8 +68,12 @@ class TowersTask:
     """Joint loss on packed drawings; retrieval, captions and PSNR on held-out ones."""
 
     def __init__(
-        self, module: Towers, vocabulary: Vocabulary, train: PackedPictures,
-        held_out: PackedPictures, weights: TowersWeights | None = None,
+        self,
+        module: Towers,
+        vocabulary: Vocabulary,
+        train: PackedPictures,
+        held_out: PackedPictures,
+        weights: TowersWeights | None = None,
     ) -> None:
         self.module = module
         self.vocabulary = vocabulary
@@ -116,9 +120,7 @@ class TowersTask:
         )  # fmt: skip
         difference = module.pixel_decoder(seen.tokens) - images
         reconstruction = difference.square().mean() + 0.2 * difference.abs().mean()
-        total = (
-            contrastive + weights.caption * caption + weights.reconstruction * reconstruction
-        )
+        total = contrastive + weights.caption * caption + weights.reconstruction * reconstruction
         parts = {"contrastive": contrastive.item(), "caption": caption.item(),
                  "reconstruction": reconstruction.item()}  # fmt: skip
         return total, parts
@@ -133,7 +135,8 @@ class TowersTask:
         scores = said.pooled @ seen.pooled.T
         ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
         groups = torch.tensor([ids[name] for name in names])
-        hits = (groups[scores.topk(10).indices] == groups[:, None]).float().cumsum(1).clamp(max=1)
+        best = scores.topk(min(10, len(rows))).indices
+        hits = (groups[best] == groups[:, None]).float().cumsum(1).clamp(max=1)
         token_ids, target = encode_batch(
             self.vocabulary, [""] * len(names), names, module.captioner.config.max_tokens
         )
@@ -142,7 +145,7 @@ class TowersTask:
         numbers = {
             "held_out": len(rows),
             "held_out_recall@1": round(hits[:, 0].mean().item(), 4),
-            "held_out_recall@10": round(hits[:, 9].mean().item(), 4),
+            "held_out_recall@10": round(hits[:, -1].mean().item(), 4),
             "held_out_caption_loss": round(
                 module.captioner.loss(seen, token_ids, target).item(), 4
             ),

@@ -99,7 +99,7 @@ def test_imports_go_one_way():
         ("mmfm/captioner/decoding.py", "def late():\n    from mmfm import decoder"),
         ("mmfm/decoder/flow.py", "from ..model import MMFM"),
         ("mmfm/decoder/flow.py", "from mmfm import load"),
-        ("mmfm/data/folder.py", "from mmfm import model"),
+        ("mmfm/data/sample.py", "from mmfm import model"),
         ("mmfm/config.py", "from mmfm.layers import attention"),
         ("mmfm/training/loop.py", "from train import mini"),
         ("mmfm/model.py", "import data_pipelines.drawings"),

@@ -1,0 +1,71 @@
+"""Every benchmark runs, compares equal outputs, and prints its lines to the contract."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+KEYS = {
+    "benchmark", "case", "ratio", "ours", "peer", "unit", "peer_version", "gate", "equal", "rounds",
+    "spread",
+}  # fmt: skip
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_prints_one_json_line_per_case(name, tiny_bundle):
+    done = run(f"benchmarks.{name}", "--rounds", 1, "--model", tiny_bundle)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines
+    assert len({line["case"] for line in lines}) == len(lines)
+    for line in lines:
+        assert set(line) == KEYS
+        assert line["benchmark"] == name
+        assert line["equal"] is True
+        assert line["rounds"] == 1
+        assert min(line["ours"], line["peer"], line["ratio"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["--model", "nowhere"], "nowhere"), (["--rounds", "0"], "at least 1")]
+)
+def test_a_wrong_call_is_told_in_one_sentence(arguments, words):
+    done = run("benchmarks.embed_texts", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_rounds_alternate_and_the_first_is_not_measured():
+    from benchmarks import interleave
+
+    calls, ticks = [], iter(range(100))
+    measured = interleave(
+        lambda: calls.append("ours") or "a",
+        lambda: calls.append("peer") or "b",
+        rounds=3,
+        clock=lambda: next(ticks),
+    )
+    assert calls == ["ours", "peer", "ours", "peer", "peer", "ours", "ours", "peer"]
+    assert (measured.our_output, measured.peer_output) == ("a", "b")
+    assert measured.ours == measured.peer == [1, 1, 1]
+
+
+def test_a_ranking_may_swap_equals_and_nothing_else():
+    from benchmarks.cold_start import difference
+
+    def hits(**scores):
+        return [{"path": path, "score": score} for path, score in scores.items()]
+
+    assert difference(hits(a=0.5, b=0.4), hits(a=0.5, c=0.4)) == 0
+    assert difference(hits(a=0.5, b=0.5), hits(b=0.5, a=0.5)) == 0
+    assert difference(hits(a=0.5, b=0.4), hits(b=0.5, a=0.4)) == pytest.approx(0.1)
+    assert difference(hits(a=0.5), hits(a=0.5, b=0.4)) == float("inf")
