@@ -6,7 +6,6 @@ strings), checks it, turns it into one `Embeddings`, and hands that to a head.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -211,7 +210,8 @@ class MMFM:
         cosines = torch.from_numpy(self.embed_images(images) @ vectors.T)
         logits = cosines * self.backbone.logit_scale.cpu()
         if self.config.backbone.loss == "sigmoid":
-            return torch.sigmoid(logits + self.backbone.logit_bias.cpu()).numpy()
+            bias = self.backbone.logit_bias
+            return torch.sigmoid(logits if bias is None else logits + bias.cpu()).numpy()
         return logits.softmax(dim=1).numpy()
 
     # ------------------------------------------------------------------ captions
@@ -312,7 +312,7 @@ class MMFM:
                     said.take(list(rows)), list(seeds), num_steps=num_steps,
                     guidance_scale=guidance_scale,
                     negative=None if negative is None else negative.take([0] * len(rows)),
-                    progress=lambda _, n=len(rows): bar.update(n),
+                    progress=lambda _: bar.update(len(rows)),  # noqa: B023  called in this turn
                 ))  # fmt: skip
         images = torch.cat(made).clamp(-1, 1)
         if rerank > 1:
@@ -364,7 +364,7 @@ class MMFM:
 
     def _need(self, part: str, skill: str) -> Any:
         if getattr(self, part) is None:
-            raise ModelError(f"{self.name} has no {part}: no model without one {skill}; load 'mini'")
+            raise ModelError(f"{self.name} has no {part}, the part that {skill}; load 'mini'")
         return getattr(self, part)
 
 

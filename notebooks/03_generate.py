@@ -26,7 +26,7 @@ model = mmfm.load("mini")
 
 # %% [markdown]
 # ## One picture
-# The same seed gives the same picture, whatever else is drawn with it.
+# The same seed gives the same picture, up to rounding, whatever else is drawn with it.
 
 # %%
 [apple] = model.generate("a red apple", seed=0)

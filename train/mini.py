@@ -173,13 +173,8 @@ def write_bundle(recipe: Recipe, data: Path, flow: Path, folder: Path) -> None:
 
     MMFM.from_pretrained(flow / "bundle", device="cpu").save_pretrained(folder, dtype=torch.float16)
     model = MMFM.from_pretrained(folder, device="cpu")
-    splits = {
-        "test": list(read_shards(data / "test")),
-        "unseen": list(read_shards(data / "unseen")),
-    }
-    splits["test_emoji"] = [
-        s for s in splits["test"] if s.meta["set"] in EMOJI and not s.meta["skin_tone"]
-    ]
+    splits = {name: list(read_shards(data / name)) for name in ("test", "unseen")}
+    splits["test_emoji"] = [s for s in splits["test"] if s.meta["set"] in EMOJI]
     parts = ("retrieval", "captioning", "reconstruction")
     figures = {name: evaluate(model, samples, parts=parts) for name, samples in splits.items()}
     manifest = json.loads((data / "manifest.json").read_text())
@@ -205,7 +200,7 @@ def draw_sheet(model: MMFM, samples: list[Sample], path: Path, count: int = 60) 
     """Pictures for the names of `count` test drawings, drawn at random with a fixed seed."""
     from mmfm.cli.sheet import contact_sheet
 
-    names = sorted({sample.meta["name"] for sample in samples})
+    names = sorted({s.meta["name"] for s in samples if not s.meta["skin_tone"]})
     chosen = random.Random(0).sample(names, min(count, len(names)))
     images = [model.generate(name, seed=0)[0] for name in chosen]
     contact_sheet(images, chosen, columns=12, cell=96).save(path)

@@ -26,6 +26,7 @@ VERBS = {  # verb -> its line in the help; its module is mmfm.cli.<verb>
     "caption": "Describe pictures in words.",
     "generate": "Draw pictures from a text.",
     "demo": "Show all three skills on real drawings, as one page.",
+    "evaluate": "Measure a model on held-out shards.",
     "info": "Say what a model is and how good it is.",
 }
 

@@ -14,14 +14,15 @@ from mmfm.cli.options import Run, shared
 def command(run: Run) -> None:
     """Say what a model is made of, what it was measured to do, and under which licence."""
     facts = run.load().info()
-    run.result(facts, "\n".join(_lines(facts)))
+    run.result(facts, "\n".join(lines_of(facts)))
 
 
-def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+def lines_of(facts: dict[str, Any], indent: str = "") -> list[str]:
+    """Nested facts as indented lines, for people."""
     lines = []
     for name, value in facts.items():
         if isinstance(value, dict):
-            lines += [f"{indent}{name}", *_lines(value, indent + "  ")]
+            lines += [f"{indent}{name}", *lines_of(value, indent + "  ")]
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else _number(value)
             lines.append(f"{indent}{name:<{28 - len(indent)}} {shown}")

@@ -123,12 +123,9 @@ class FlowNetwork(nn.Module):
         self.down = nn.ModuleList(self._level(i) for i in range(len(widths)))
         self.up = nn.ModuleList(self._level(i) for i in range(len(widths)))
         self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1)
-            for a, b in itertools.pairwise(widths)
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
         )
-        self.grow = nn.ModuleList(
-            nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths)
-        )
+        self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
         self.norm = nn.GroupNorm(max(1, widths[0] // 16), widths[0])
         self.out = nn.Conv2d(widths[0], config.channels, 3, padding=1)

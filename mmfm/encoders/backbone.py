@@ -39,7 +39,6 @@ class Backbone(nn.Module):
     def from_config(cls, config: BackboneConfig) -> Backbone:
         """A backbone with fresh random weights."""
         import open_clip
-
         from open_clip.factory import _MODEL_CONFIGS
 
         name = "mmfm-" + hashlib.sha256(json.dumps(config.model_cfg).encode()).hexdigest()[:12]
@@ -195,18 +194,21 @@ def from_open_clip(name: str, device: str | None = None) -> Backbone:
             )
         )
     try:
+        # why require_pretrained: without weights open_clip warns and goes on with random ones
         towers = open_clip.create_model(
-            name if scheme else arch, pretrained=None if scheme else tag
+            name if scheme else arch, pretrained=None if scheme else tag, require_pretrained=True
         )
         tokenizer = open_clip.get_tokenizer(name if scheme else arch)
         config = open_clip.get_model_config(name if scheme else arch)
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
+    except Exception as error:  # damaged configs and weights raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"open_clip could not load {name!r} ({reason}); check the name, or the network and "
             "HF_HUB_OFFLINE, or give a folder with local-dir:PATH"
         ) from error
     preprocess = dict(open_clip.get_model_preprocess_cfg(towers))
+    if isinstance(preprocess.get("size"), int):  # one form, so that equal models have equal hashes
+        preprocess["size"] = [preprocess["size"]] * 2
     loss = "softmax" if towers.logit_bias is None else "sigmoid"
     backbone_config = BackboneConfig(model_cfg=config, preprocess_cfg=preprocess, loss=loss)
     return Backbone(backbone_config, towers, tokenizer)

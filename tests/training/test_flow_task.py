@@ -1,0 +1,119 @@
+"""Stage two on twelve drawings, in both spaces: caches are exact, the loss falls."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmfm.decoder.decoder import ImageDecoder
+from mmfm.decoder.pixels import PixelDecoder
+from mmfm.encoders.backbone import Backbone
+from mmfm.presets import preset
+from mmfm.training.flow import FlowData, FlowShares, FlowTask
+
+
+@pytest.fixture(params=["pixel", "grid"])
+def parts(request, drawings):
+    config = preset("tiny", space=request.param)
+    torch.manual_seed(0)
+    backbone = Backbone.from_config(config.backbone).eval()
+    decoder = ImageDecoder(config.decoder, PixelDecoder(config.pixel_decoder))
+    with torch.no_grad():
+        data = FlowData(backbone, decoder, drawings)
+        data.fit_space()
+    return backbone, decoder, data
+
+
+@torch.inference_mode()
+def test_the_cache_says_what_the_towers_say(parts, drawings):
+    backbone, decoder, data = parts
+    rows = np.array([5, 0, 7])
+    images = torch.from_numpy(drawings.on_ground(rows))
+    seen = backbone.encode_images(images)
+    assert torch.allclose(data.pooled[rows], seen.pooled, atol=1e-5)
+    clean = seen.tokens if decoder.config.space == "grid" else images
+    assert torch.allclose(data.maps(rows), decoder.space.encode(clean), atol=2e-2)
+
+    texts = [drawings.captions[r][r % 2] for r in rows]
+    said = backbone.encode_texts(backbone.tokenize(texts))
+    told = data.told(texts, seen.pooled)
+    assert torch.equal(told.mask, said.mask)
+    difference = (told.tokens - said.tokens)[said.mask]
+    assert difference.abs().max() < 5e-3  # kept in half precision
+
+
+@torch.inference_mode()
+def test_fitted_maps_are_normalised(parts):
+    x = parts[2].maps(np.arange(12))
+    assert x.mean().abs() < 0.05
+    assert x.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_the_loss_falls_and_the_figures_are_numbers(parts, drawings):
+    backbone, decoder, data = parts
+    with torch.no_grad():
+        held_out = FlowData(backbone, decoder, drawings.select(np.arange(36) % 12))
+    task = FlowTask(decoder, data, held_out)
+    with torch.inference_mode():
+        before, _ = task.evaluate(decoder.eval())
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
+    decoder.train()
+    for step in range(50):
+        loss, _ = task.loss(np.arange(12), torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimizer.step()
+    with torch.inference_mode():
+        after, sheets = task.evaluate(decoder.eval())
+    assert after["held_out"] == 36
+    for t in (0.1, 0.4, 0.7):
+        assert after[f"held_out_loss@{t}"] < 0.8 * before[f"held_out_loss@{t}"]
+    assert {name: sheet.size for name, sheet in sheets.items()} == {
+        "samples": (8 * 32, 4 * 32), "real": (8 * 32, 4 * 32)
+    }  # fmt: skip
+
+
+def test_no_gradient_reaches_the_towers(parts):
+    backbone, decoder, data = parts
+    loss, _ = FlowTask(decoder, data, data).loss(np.arange(8), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is None for p in backbone.parameters())
+    assert any(p.grad is not None for p in decoder.parameters())
+
+
+def test_the_loss_repeats_with_its_generator(parts):
+    _, decoder, data = parts
+    with torch.no_grad():
+        torch.nn.init.normal_(decoder.network.out.weight, std=0.1)
+    task = FlowTask(decoder, data, data)
+    first, again, other = (
+        task.loss(np.arange(8), torch.Generator().manual_seed(seed))[0].item() for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("shares", "text_learns", "vector_learns"),
+    [
+        (FlowShares(text=1, both=0, pooled=0), True, False),
+        (FlowShares(text=0, both=0, pooled=1), False, True),
+        (FlowShares(text=0, both=1, pooled=0), True, True),
+        (FlowShares(text=0, both=0, pooled=0), False, False),
+    ],
+)
+def test_shares_decide_which_port_is_open(parts, shares, text_learns, vector_learns):
+    _, decoder, data = parts
+    with torch.no_grad():  # away from the start, where conditions do not reach the loss
+        for parameter in decoder.network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    task = FlowTask(decoder, data, data, shares)
+    task.loss(np.arange(8), torch.Generator().manual_seed(0))[0].backward()
+    conditioner = decoder.network.conditioner
+
+    def learns(layer):
+        return layer.weight.grad is not None and bool(layer.weight.grad.abs().max() > 1e-9)
+
+    assert learns(conditioner.text[1]) == text_learns
+    assert learns(conditioner.pooled_vector) == vector_learns
+    assert learns(conditioner.pooled) == vector_learns
