@@ -44,7 +44,7 @@ class Recipe:
     """Everything that decides the weights."""
 
     size: int = 64
-    space: str = "pixel"
+    space: str = "grid"
     batch_size: int = 128
     flow_batch_size: int = 64
     seed: int = 0
@@ -55,7 +55,7 @@ class Recipe:
     )
     flow: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=5000, learning_rate=6e-4, evaluate_every=500, save_every=250
+            num_steps=3400, learning_rate=8e-4, evaluate_every=500, save_every=250
         )
     )
 
@@ -129,7 +129,7 @@ def train_towers(recipe: Recipe, data: Path, folder: Path) -> None:
     order = Order(weights_of(pictures, sample_weight), recipe.batch_size, recipe.seed)
     print(f"{len(pictures)} drawings, {order.epoch_size} visits an epoch, "
           f"{len(vocabulary)} caption tokens", file=sys.stderr)  # fmt: skip
-    best = train(task, order, recipe.towers, folder)
+    best = train(task, order, replace(recipe.towers, seed=recipe.seed), folder)
     MMFM(
         replace(config, decoder=None), best.backbone, captioner=best.captioner,
         vocabulary=vocabulary, pixel_decoder=best.pixel_decoder, device="cpu",
@@ -158,7 +158,7 @@ def train_flow(recipe: Recipe, data: Path, towers: Path, folder: Path) -> None:
         task = FlowTask(decoder, seen, FlowData(model.backbone, decoder, held_out))
     order = Order(weights_of(pictures, flow_weight), recipe.flow_batch_size, recipe.seed)
     print(f"{len(pictures)} drawings, {order.epoch_size} visits an epoch", file=sys.stderr)
-    best = train(task, order, recipe.flow, folder)
+    best = train(task, order, replace(recipe.flow, seed=recipe.seed), folder)
     MMFM(
         replace(model.config, decoder=config, generation=mini(space=recipe.space).generation),
         model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,

@@ -118,8 +118,7 @@ class Captioner(nn.Module):
         self.pooled_in = nn.Linear(config.pooled_width, config.num_pooled_tokens * width)
         self.pooled_norm = nn.LayerNorm(width)
         self.port_types = nn.Parameter(torch.empty(2, width))  # grid, pooled
-        blocks = (Block(width, config.num_heads) for _ in range(config.depth))
-        self.blocks: list[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.blocks = nn.ModuleList(Block(width, config.num_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
         self.init_weights()
 

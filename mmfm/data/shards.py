@@ -50,16 +50,18 @@ def _write(samples: Iterable[Sample], folder: Path, max_count: int) -> int:
 
     seen: set[str] = set()
     samples = iter(samples)
-    for shard in itertools.count():
-        part = list(itertools.islice(samples, max_count))
-        if not part and shard:  # an empty split still has one shard, without samples
-            return len(seen)
+    part = list(itertools.islice(samples, max_count))
+    shard = 0
+    while part or not shard:  # an empty split still has one shard, without samples
         with (
             open(folder / f"{shard:05d}.tar", "wb") as stream,
             TarWriter(stream, user="mmfm", group="mmfm", mtime=0, encoder=False) as writer,
         ):
             for sample in part:
                 writer.write(_members(sample, seen))
+        part = list(itertools.islice(samples, max_count))
+        shard += 1
+    return len(seen)
 
 
 def _members(sample: Sample, seen: set[str]) -> dict[str, str | bytes]:

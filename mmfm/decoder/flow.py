@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MIN_SIGMA = 0.05  # below this much noise the velocity of an x-prediction is not trusted further
+MIN_SIGMA = 0.05  # below this much noise the loss does not weigh errors up any further
 
 
 def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
@@ -20,9 +20,13 @@ def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * x_0 + t * x_1
 
 
-def velocity(predicted: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """dx/dt implied by a predicted clean map: (x_1 - x_t) / (1 - t), t (B,)."""
-    sigma = (1 - t).clamp(min=MIN_SIGMA)[:, None, None, None]
+def velocity(predicted: Tensor, x_t: Tensor, t: Tensor, min_sigma: float = MIN_SIGMA) -> Tensor:
+    """dx/dt implied by a predicted clean map: (x_1 - x_t) / (1 - t), t (B,).
+
+    min_sigma bounds the division; the loss needs the bound, a sampler does not, since it
+    multiplies by a step that shrinks with sigma.
+    """
+    sigma = (1 - t).clamp(min=min_sigma)[:, None, None, None]
     return (predicted - x_t) / sigma
 
 

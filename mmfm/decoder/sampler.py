@@ -49,7 +49,9 @@ def sample(
     ):
         t = torch.full((len(x),), 1.0 - float(sigma), device=x.device)
         # the scheduler counts from data to noise: its velocity is the negative of ours
-        x = scheduler.step(-velocity(predict(x, t), x, t), step, x, return_dict=False)[0]
+        x = scheduler.step(
+            -velocity(predict(x, t), x, t, min_sigma=0.0), step, x, return_dict=False
+        )[0]
         if progress is not None:
             progress(done)
     return x

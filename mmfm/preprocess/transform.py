@@ -113,8 +113,8 @@ class Preprocess:
             "longest": self._longest,
         }[self.resize_mode](image)
         pixels = np.asarray(square, dtype=np.float32) / np.float32(255)  # (H, W, 3) in [0, 1]
-        pixels = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
 
     def _resize(self, image: Image.Image, width: int, height: int, box=None) -> Image.Image:
         return image.resize((width, height), _FILTERS[self.interpolation], box=box)

@@ -125,7 +125,7 @@ class FlowTask:
             predicted = module.network(interpolate(x_0, x_1, times), times, condition)
             numbers[f"held_out_loss@{t}"] = round(flow_loss(predicted, x_0, x_1, times).item(), 4)
         first = self.held_out.told(names[:32], self.held_out.pooled[:32])
-        made = module.sample(first, list(range(32)), num_steps=20, guidance_scale=3.0)
+        made = module.sample(first, list(range(len(first))), num_steps=20, guidance_scale=3.0)
         return numbers, {"samples": grid_sheet(made), "real": grid_sheet(
             torch.from_numpy(self.held_out.pictures.on_ground(rows[:32])))}  # fmt: skip
 
