@@ -18,7 +18,7 @@ _PREPROCESS = {
 }  # fmt: skip
 
 
-def mini(caption_vocab_size: int = 514, space: str = "pixel") -> ModelConfig:
+def mini(caption_vocab_size: int = 514, space: str = "grid") -> ModelConfig:
     """The shipped model: 64 px, 16 image tokens of width 256, sized for two CPU cores.
 
     CLIP's own vocabulary is kept so that open_clip tokenizes for the bundle without help; at

@@ -49,25 +49,6 @@ class Backbone(nn.Module):
             )
         return cls(config, towers, open_clip.get_tokenizer(name))
 
-    @property
-    def token_width(self) -> int:
-        """Width of the image tokens (E)."""
-        size = self.config.image_size
-        device = next(self.parameters()).device
-        with torch.no_grad():
-            return self.image_tokens(torch.zeros(1, 3, size, size, device=device)).shape[2]
-
-    def image_tokens(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, E), the last block's tokens after the tower's final norm."""
-        found = self.towers.visual.forward_intermediates(
-            images,
-            indices=1,
-            normalize_intermediates=True,
-            intermediates_only=True,
-            output_fmt="NLC",
-        )
-        return found["image_intermediates"][-1]
-
     def encode_images(self, images: Tensor) -> Embeddings:
         """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, tokens.
 
@@ -174,7 +155,7 @@ class Backbone(nn.Module):
             raise ModelError(f"{path} cannot be used ({reason}); copy the bundle again") from error
 
 
-def from_open_clip(name: str, device: str | None = None) -> Backbone:
+def from_open_clip(name: str) -> Backbone:
     """A published or local open_clip model: `ARCH/TAG`, `hf-hub:...` or `local-dir:...`.
 
     Raises ModelError when open_clip does not know it or its files cannot be had.
