@@ -160,7 +160,7 @@ def train_flow(recipe: Recipe, data: Path, towers: Path, folder: Path) -> None:
     print(f"{len(pictures)} drawings, {order.epoch_size} visits an epoch", file=sys.stderr)
     best = train(task, order, replace(recipe.flow, seed=recipe.seed), folder)
     MMFM(
-        replace(model.config, decoder=config, generation=mini(space=recipe.space).generation),
+        replace(model.config, decoder=config),
         model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,
         pixel_decoder=model.pixel_decoder, decoder=best, device="cpu",
     ).save_pretrained(folder / "bundle")  # fmt: skip
@@ -170,8 +170,12 @@ def write_bundle(recipe: Recipe, data: Path, flow: Path, folder: Path) -> None:
     """The model in half precision, measured as it will ship, with its figures and its origin."""
     from mmfm.evaluation import evaluate
     from mmfm.model import MMFM
+    from mmfm.presets import mini
 
-    MMFM.from_pretrained(flow / "bundle", device="cpu").save_pretrained(folder, dtype=torch.float16)
+    trained = MMFM.from_pretrained(flow / "bundle", device="cpu")
+    # how to sample is chosen after training, so it is set here and not in the flow's bundle
+    trained.config = replace(trained.config, generation=mini(space=recipe.space).generation)
+    trained.save_pretrained(folder, dtype=torch.float16)
     model = MMFM.from_pretrained(folder, device="cpu")
     splits = {name: list(read_shards(data / name)) for name in ("test", "unseen")}
     splits["test_emoji"] = [s for s in splits["test"] if s.meta["set"] in EMOJI]
