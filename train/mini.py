@@ -55,7 +55,7 @@ class Recipe:
     )
     flow: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=5200, learning_rate=8e-4, evaluate_every=500, save_every=250
+            num_steps=6000, learning_rate=8e-4, evaluate_every=500, save_every=250
         )
     )
 
