@@ -81,7 +81,7 @@ def _build(
         ),
         decoder=_decoder(space, image_size, grid_size, vision_width, text_width, embed_dim,
                          head_width),
-        generation={"num_steps": 25, "guidance_scale": 3.0},
+        generation={"num_steps": 25, "guidance_scale": 4.5},
     )  # fmt: skip
 
 
