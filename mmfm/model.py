@@ -239,7 +239,7 @@ class MMFM:
             batches = self._stored(embeddings, batch_size)
         said: list[list[str]] = []
         for seen in batches:
-            memory, mask = captioner.memory(seen, use_pooled=embeddings is not None)
+            memory, mask = captioner.memory(seen)  # a bare vector opens the pooled port alone
             said += decoding.decode(
                 captioner, memory, mask, vocabulary, prompt=prompt, num_beams=num_beams,
                 top_p=top_p, top_k=top_k, temperature=temperature, num_captions=num_captions,
@@ -259,7 +259,7 @@ class MMFM:
             raise InputError(f"got {len(sources)} pictures and {len(texts)} texts, wanted pairs")
         scores, done = [], 0
         for seen in self._see(sources, batch_size, False):
-            memory, mask = captioner.memory(seen, use_pooled=False)
+            memory, mask = captioner.memory(seen)
             part = texts[done : done + len(seen)]
             scores.append(decoding.score(captioner, memory, mask, self.vocabulary, part))
             done += len(seen)
