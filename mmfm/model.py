@@ -275,7 +275,7 @@ class MMFM:
     ) -> Any:  # fmt: skip
         """Draw `num_images` pictures for each prompt; all of the first prompt come first.
 
-        Image i of a seed is the same whatever num_images and the batch; without a seed one is
+        Image i of a seed is the same, up to rounding, in any batch; without a seed one is
         drawn. guidance_scale: 1 = none; negative_prompt: what to move away from. rerank: draw this
         many for each picture and keep the one whose embedding is nearest to the prompt's.
         output: "pil", "np" (N, H, W, 3) uint8, or "pt" (N, 3, H, W) in [-1, 1].

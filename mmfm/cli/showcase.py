@@ -14,7 +14,7 @@ from mmfm.index import Hit, Index
 from mmfm.model import MMFM
 from mmfm.preprocess.images import load_image
 
-SEARCHES = ("heart", "a clock", "a crying face", "tree", "a spider", "a red apple")
+SEARCHES = ("heart", "flag", "a crying face", "tree", "a spider", "fruit")
 PICTURE = "fluent-emoji-nine-o-clock.png"
 MIX = [("a red apple", 1.0), ("green", 1.0), ("red", -1.0)]
 PROMPTS = (

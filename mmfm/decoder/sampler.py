@@ -1,7 +1,7 @@
 """From noise to a map: diffusers' flow-matching Euler scheduler around any predictor.
 
-Noise comes from one CPU generator per picture, so picture i of a seed is the same whatever the
-batch and the device.
+Noise comes from one CPU generator per picture, so picture i of a seed starts the same
+whatever the batch and the device; the rest is equal up to rounding.
 """
 
 from __future__ import annotations
