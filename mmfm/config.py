@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mmfm.errors import InputError
 
@@ -152,32 +153,53 @@ def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
 
 
 def override(config: Any, pairs: Mapping[str, str]) -> Any:
-    """A copy of a dataclass with `{"steps": "200"}` applied, each value cast to the field's type.
+    """A copy of a dataclass with `{"loop.num_steps": "200"}` applied, cast to the settings' types.
 
-    Raises InputError on an unknown name (with the nearest ones) or a value of the wrong type.
+    A dot goes into a dataclass or a dict of settings. Raises InputError on an unknown name (with
+    the nearest ones) or a value of the wrong type.
     """
-    known = {f.name for f in dataclasses.fields(config)}
-    changes: dict[str, Any] = {}
-    for key, text in pairs.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known) or sorted(known)
-            raise InputError(f"there is no setting {key!r}; the nearest are {', '.join(near)}")
-        changes[key] = _cast(key, text, getattr(config, key))
-    return dataclasses.replace(config, **changes)
+    for path, text in pairs.items():
+        config = _changed(config, path, path, text)
+    return config
 
 
-def _cast(key: str, text: str, current: Any) -> Any:
-    kind = type(current)
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-    except (ValueError, KeyError):
-        pass
+def _changed(config: Any, rest: str, path: str, text: str) -> Any:
+    above = path[: len(path) - len(rest)]
+    name, dot, below = rest.partition(".")
+    if isinstance(config, dict):
+        known: dict[str, Any] = {key: type(value) for key, value in config.items()}
+    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
+        hints = get_type_hints(type(config))
+        known = {f.name: hints[f.name] for f in dataclasses.fields(config)}
     else:
+        raise InputError(f"{above[:-1]!r} is one value and has no setting {rest!r}")
+    if name not in known:
+        near = difflib.get_close_matches(name, known) or sorted(known)
+        raise InputError(
+            f"there is no setting {above + name!r}; the nearest are "
+            f"{', '.join(above + key for key in near)}"
+        )
+    now = config[name] if isinstance(config, dict) else getattr(config, name)
+    new = _changed(now, below, path, text) if dot else _cast(path, text, now, known[name])
+    return {**config, name: new} if isinstance(config, dict) else replace(config, **{name: new})
+
+
+def _cast(key: str, text: str, current: Any, hint: Any) -> Any:
+    """text as a value of the type `hint`; of an optional type, "none" is None."""
+    union = get_origin(hint) in (Union, types.UnionType)
+    kinds = get_args(hint) if union else (hint,)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    kinds = tuple(kind for kind in (bool, int, float, str) if kind in kinds)
+    for kind in kinds:
+        try:
+            return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+        except (ValueError, KeyError):
+            continue
+    if not kinds:
         raise InputError(f"{key} cannot be set from the command line")
-    raise InputError(f"{key}={text!r} is not {kind.__name__}; its value now is {current!r}")
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    raise InputError(f"{key}={text!r} is not {wanted}; its value now is {current!r}")
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -7,8 +7,6 @@ failure is one line on stderr. MMFM_DEBUG=1 adds the traceback.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
 import traceback
 import warnings
@@ -16,6 +14,7 @@ from collections.abc import Sequence
 
 import click
 
+from mmfm.cli.table import VerbTable
 from mmfm.errors import InputError
 
 VERBS = {  # verb -> its line in the help; its module is mmfm.cli.<verb>
@@ -26,33 +25,17 @@ VERBS = {  # verb -> its line in the help; its module is mmfm.cli.<verb>
     "caption": "Describe pictures in words.",
     "generate": "Draw pictures from a text.",
     "demo": "Show all three skills on real drawings, as one page.",
+    "data": "Inspect, shard, filter and embed data sets.",
+    "train": "Train a backbone from shards, by a recipe.",
     "evaluate": "Measure a model on held-out shards.",
     "info": "Say what a model is and how good it is.",
 }
 
 
-class VerbTable(click.Group):
-    """A click group whose commands live in modules that are not imported before they are needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in VERBS:
-            return importlib.import_module(f"mmfm.cli.{cmd_name}").command
-        if cmd_name.startswith("-"):
-            return None
-        near = difflib.get_close_matches(cmd_name, VERBS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(VERBS)}."
-        ctx.fail(f"there is no command '{cmd_name}'; {hint}")
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
 @click.group(
     cls=VerbTable,
+    verbs=VERBS,
+    package=__name__,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
 
+from mmfm.data.keyed import content_key
 from mmfm.data.sample import Sample
 from mmfm.errors import DataError
 
 
 @dataclass(frozen=True)
 class PackedPictures:
-    """pixels (N, H, W, 4) uint8 with alpha; captions and meta, one entry per picture."""
+    """pixels (N, H, W, 4) uint8 with alpha; captions and meta, one entry per picture.
+
+    keys: sha256 of each encoded picture, by which an `EmbeddingStore` knows it; may be empty.
+    """
 
     pixels: np.ndarray
     captions: list[tuple[str, ...]]
     meta: list[dict]
+    keys: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -30,7 +35,7 @@ class PackedPictures:
     @classmethod
     def read(cls, samples: Iterable[Sample], size: int) -> PackedPictures:
         """Decode samples of exactly `size` x `size` pixels. Raises DataError on any other."""
-        pixels, captions, meta = [], [], []
+        pixels, captions, meta, keys = [], [], [], []
         for sample in samples:
             image = Image.open(io.BytesIO(sample.image)).convert("RGBA")
             if image.size != (size, size):
@@ -41,14 +46,16 @@ class PackedPictures:
             pixels.append(np.asarray(image))
             captions.append(tuple(sample.captions))
             meta.append(sample.meta)
+            keys.append(content_key(sample.image))
         if not pixels:
             raise DataError("the shards hold no samples: build them again")
-        return cls(np.stack(pixels), captions, meta)
+        return cls(np.stack(pixels), captions, meta, keys)
 
     def select(self, rows: np.ndarray) -> PackedPictures:
         """Only these pictures, in this order."""
+        lists = (self.captions, self.meta, self.keys)
         return PackedPictures(
-            self.pixels[rows], [self.captions[i] for i in rows], [self.meta[i] for i in rows]
+            self.pixels[rows], *([one[i] for i in rows] if one else [] for one in lists)
         )
 
     def on_ground(self, rows: np.ndarray, ground: float | np.ndarray = 1.0) -> np.ndarray:

@@ -1,24 +1,40 @@
 """Image-text shards: tar files in which a sample is a run of members with one key.
 
 `000000007.json 000000007.png 000000007.txt` make one sample (the webdataset and img2dataset
-layout). Writing goes through webdataset; reading is our own, because webdataset 1.0.2 splits
-interleaved samples in two without a word and runs code that a shard may carry.
+layout). webdataset writes them and opens what can only be streamed; tars are read by our own code,
+because webdataset 1.0.2 splits interleaved samples in two without a word, takes a tar that was cut
+for a shorter one, and runs code that a shard may carry.
 """
 
+from __future__ import annotations
+
+import contextlib
+import gzip
 import itertools
 import json
 import os
+import random
 import shutil
-import tarfile
+import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from mmfm.data.sample import Sample
+from mmfm.data.bad import BadSamples, SampleError
+from mmfm.data.dataset import read_sample
+from mmfm.data.remote import file_system
+from mmfm.data.sample import EXTENSIONS, Sample
+from mmfm.data.sources import braces
+from mmfm.data.tar.file import LocalTar
+from mmfm.data.tar.index import MAX_MEMBER, Grouping, TarIndex, scan
+from mmfm.data.tar.index_folder import SUFFIX
+from mmfm.data.tar.members import TarFault, walk
 from mmfm.errors import DataError, OutputError
 
-IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-EXTENSIONS = (*IMAGE_EXTENSIONS, "txt", "json")
-TAR_END = bytes(1024)  # a complete tar ends in two blocks of zeros
+WEBDATASET_SCHEMES = ("http", "https", "gs", "hf", "ais", "sftp", "ftps", "scp")
+ZIPPED = (".tar.gz", ".tgz")
+SIGPIPE = [141, -13]  # how a command ends whose output is no longer wanted
 
 
 def write_shards(samples: Iterable[Sample], folder: str | Path, max_count: int = 2000) -> int:
@@ -30,38 +46,70 @@ def write_shards(samples: Iterable[Sample], folder: str | Path, max_count: int =
     `folder` holds anything but shards.
     """
     folder = Path(folder)
-    if folder.exists() and any(path.suffix != ".tar" for path in folder.iterdir()):
+    if folder.exists() and any(not _is_shard(path.name) for path in folder.iterdir()):
         raise OutputError(f"{folder} holds files that are not shards; choose an empty folder")
     unfinished = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir(parents=True)
+    with _write_errors(folder):
+        unfinished.mkdir(parents=True)
     try:
-        count = _write(samples, unfinished, max_count)
-        if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
+        count = _write(samples, unfinished, folder, max_count)
+        with _write_errors(folder):
+            _put_in_place(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return count
 
 
-def _write(samples: Iterable[Sample], folder: Path, max_count: int) -> int:
-    os.environ["WDS_SECURE"] = "1"  # read by webdataset when it is imported
-    from webdataset.writer import TarWriter
+def _put_in_place(new: Path, folder: Path) -> None:
+    """`new` becomes `folder`; what was there goes only when that has worked."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_shard(name: str) -> bool:
+    return name.endswith(".tar") or f".tar{SUFFIX}" in name  # also one that a crash left
+
+
+def _write(samples: Iterable[Sample], folder: Path, target: Path, max_count: int) -> int:
+    """Shards into `folder`, which is to become `target`; how many samples there were."""
     seen: set[str] = set()
     samples = iter(samples)
     part = list(itertools.islice(samples, max_count))
     shard = 0
     while part or not shard:  # an empty split still has one shard, without samples
-        with (
-            open(folder / f"{shard:05d}.tar", "wb") as stream,
-            TarWriter(stream, user="mmfm", group="mmfm", mtime=0, encoder=False) as writer,
-        ):
-            for sample in part:
-                writer.write(_members(sample, seen))
+        name = f"{shard:05d}.tar"
+        with _write_errors(target / name):  # the samples' own source fails under its own name
+            _write_shard(folder / name, [_members(sample, seen) for sample in part])
         part = list(itertools.islice(samples, max_count))
         shard += 1
     return len(seen)
+
+
+def _write_shard(path: Path, samples: list[dict[str, str | bytes]]) -> None:
+    os.environ["WDS_SECURE"] = "1"  # read by webdataset when it is imported
+    from webdataset.writer import TarWriter
+
+    with open(path, "wb") as stream:
+        with TarWriter(stream, user="mmfm", group="mmfm", mtime=0, encoder=False) as writer:
+            for sample in samples:
+                writer.write(sample)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _members(sample: Sample, seen: set[str]) -> dict[str, str | bytes]:
@@ -95,7 +143,7 @@ def read_shards(folder: str | Path) -> Iterator[Sample]:
     A shard is checked whole before its first sample is given: only the extensions of `EXTENSIONS`,
     members of a sample side by side, exactly one picture per sample, the same kinds of members in
     every sample, a complete end. Raises DataError naming shard and key otherwise, and when the
-    folder holds no shard.
+    folder holds no shard. `ShardDataset` reads shards of other makers, which need not be so even.
     """
     folder = Path(folder)
     shards = sorted(folder.glob("*.tar"))
@@ -107,79 +155,185 @@ def read_shards(folder: str | Path) -> Iterator[Sample]:
 
 def read_shard(shard: str | Path) -> Iterator[Sample]:
     """Samples of one tar file, in its order; see `read_shards` for the checks and errors."""
-    shard = Path(shard)
-    with open(shard, "rb") as stream:
-        groups = _index(shard, stream)
-        for key, members in groups.items():
-            parts = {}
-            for extension, member in members.items():
-                stream.seek(member.offset_data)
-                parts[extension] = stream.read(member.size)
-            yield _sample(shard, key, parts)
+    name = os.fspath(shard)
+    tar = LocalTar(name)
+    index = scan(tar.read, tar.size)
+    _expect_even(name, index)
+    for place in range(len(index)):
+        yield read_sample(name, tar, index, place)
 
 
-def _index(shard: Path, stream) -> dict[str, dict[str, tarfile.TarInfo]]:
-    """Members by key and extension, in order, after all checks that need no data."""
-    groups: dict[str, dict[str, tarfile.TarInfo]] = {}
-    key = None
-    try:
-        for member in tarfile.TarFile(fileobj=stream):
-            name, extension = _split(shard, member)
-            if name != key and name in groups:
-                raise DataError(
-                    f"{shard}: the members of sample {name!r} are interleaved with those of"
-                    f" {key!r}; write the shard again with the members of a sample side by side"
-                )
-            key = name
-            group = groups.setdefault(key, {})
-            if extension in group:
-                raise DataError(f"{shard}: sample {key!r} has two .{extension} members; keep one")
-            group[extension] = member
-    except tarfile.TarError as error:
-        where = f"after sample {key!r}" if key else "at its start"
-        raise DataError(
-            f"{shard} is damaged or cut off {where} ({error}); fetch it again"
-        ) from None
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - len(TAR_END)))
-    if stream.read() != TAR_END or size % tarfile.BLOCKSIZE:
-        where = f"after sample {key!r}" if key else "at its start"
-        raise DataError(f"{shard} is cut off {where}: it has no end mark; fetch it again")
-    _expect_complete(shard, groups)
-    return groups
-
-
-def _split(shard: Path, member: tarfile.TarInfo) -> tuple[str, str]:
-    base = member.name.rsplit("/", 1)[-1]
-    name, _, extension = base.partition(".")
-    if not member.isreg() or not name or extension.lower() not in EXTENSIONS:
+def _expect_even(shard: str, index: TarIndex) -> None:
+    if index.faults:
+        raise index.faults[0].error(shard)
+    for _, member in index.ignored:
         wanted = " ".join(f".{extension}" for extension in EXTENSIONS)
-        raise DataError(f"{shard}: member {member.name!r} is not a file of these kinds: {wanted}")
-    return member.name[: len(member.name) - len(base)] + name, extension.lower()
+        raise DataError(f"{shard}: member {member!r} is not a file of these kinds: {wanted}")
+    for kind in {"txt", "json"} & set(index.kinds):
+        lacking = (index.spots["offset"][:, index.kinds.index(kind)] == 0).nonzero()[0]
+        if len(lacking):
+            key = index.key(int(lacking[0]))
+            text = f"sample {key!r} is incomplete, it has no .{kind} as others here do"
+            raise SampleError(f"{shard}: {text}", shard, key, "incomplete")
 
 
-def _expect_complete(shard: Path, groups: dict[str, dict[str, tarfile.TarInfo]]) -> None:
-    texts = {kind for group in groups.values() for kind in group if kind in ("txt", "json")}
-    for key, group in groups.items():
-        num_images = sum(kind in IMAGE_EXTENSIONS for kind in group)
-        if num_images != 1:
-            raise DataError(f"{shard}: sample {key!r} has {num_images} pictures; it must have one")
-        for kind in sorted(texts - set(group)):
-            raise DataError(
-                f"{shard}: sample {key!r} is incomplete, it has no .{kind} as others here do"
-            )
+def stream_shards(
+    urls: str | Path | Iterable[str | Path],
+    *,
+    bad: BadSamples | None = None,
+    allow_pipes: bool = False,
+    shuffle_buffer: int = 0,
+    seed: int = 0,
+) -> Iterator[Sample]:
+    """Samples of shards that can only be read from start to end, in the order given.
+
+    urls: paths, URLs (those of webdataset and of fsspec), `-` for standard input, `.tar.gz` too;
+    `{00..07}` is expanded. `pipe:COMMAND` runs COMMAND in a shell and is refused unless
+    `allow_pipes`: a list of shards may come from strangers. bad: what becomes of samples that
+    cannot be used; None raises at the first. shuffle_buffer: samples held back to be mixed.
+
+    A stream has no random access: its order is not that of `Order`, and it resumes only by reading
+    again from the start and dropping what was seen. Take `ShardDataset` wherever shards lie on a
+    disk or a store that answers ranges. Raises SampleError naming shard and key.
+    """
+    listed = [urls] if isinstance(urls, str | Path) else list(urls)
+    shards = [shard for url in listed for shard in braces(os.fspath(url))]
+    for shard in shards:
+        if shard.startswith("pipe:") and not allow_pipes:
+            raise DataError(f"{shard!r} would run a command; pass allow_pipes=True if you trust it")
+    policy = bad or BadSamples()
+    samples = (sample for shard in shards for sample in _stream(shard, policy))
+    yield from _mixed(samples, shuffle_buffer, random.Random(seed))
+    policy.check()
 
 
-def _sample(shard: Path, key: str, parts: dict[str, bytes]) -> Sample:
+def _mixed(samples: Iterator[Sample], size: int, chance: random.Random) -> Iterator[Sample]:
+    held: list[Sample] = []
+    for sample in samples:
+        if len(held) < size:
+            held.append(sample)
+        elif size:
+            place = chance.randrange(size)
+            held[place], sample = sample, held[place]
+            yield sample
+        else:
+            yield sample
+    chance.shuffle(held)
+    yield from held
+
+
+def _stream(shard: str, bad: BadSamples) -> Iterator[Sample]:
     try:
-        meta = json.loads(parts["json"]) if "json" in parts else {}
-        text = parts["txt"].decode().strip() if "txt" in parts else ""
-    except ValueError as error:
-        raise DataError(f"{shard}: the text of sample {key!r} cannot be read: {error}") from None
-    if not isinstance(meta, dict):
-        raise DataError(f"{shard}: the .json of sample {key!r} is not an object")
-    captions = meta.get("captions", [text] if text else [])
-    if not isinstance(captions, list) or not all(isinstance(line, str) for line in captions):
-        raise DataError(f"{shard}: `captions` of sample {key!r} is not a list of texts")
-    image = next(parts[kind] for kind in IMAGE_EXTENSIONS if kind in parts)
-    return Sample(key=key, image=image, captions=tuple(captions), meta=meta)
+        stream = _open_stream(shard)
+    except SampleError as error:
+        return bad.record(error)
+    try:
+        for found in _found(shard, stream):
+            bad.seen()
+            if isinstance(found, SampleError):
+                bad.record(found)
+            else:
+                yield found
+    finally:
+        with contextlib.suppress(OSError):  # a command that was cut short may complain
+            _close(stream)
+
+
+def _found(shard: str, stream: Any) -> Iterator[Sample | SampleError]:
+    """Samples and faults of one shard; a sample is held until two more have begun, and given up
+    when its members go on after the next one's."""
+    read, grouping, stop = _Forward(shard, stream), Grouping(), None
+    pending: dict[str, dict[str, bytes]] = {}
+    told: set[str] = set()
+
+    def take(key: str) -> Iterator[Sample | SampleError]:
+        parts = pending.pop(key, {})
+        grouping.finish(key)
+        if key in grouping.faults:
+            if key not in told:
+                told.add(key)
+                yield grouping.faults[key].error(shard)
+            return
+        try:
+            yield Sample.from_members(key, parts, shard)
+        except SampleError as error:
+            yield error
+
+    try:
+        for member in walk(read):
+            kind = grouping.add(member)
+            if not kind or member.kind or member.size > MAX_MEMBER:
+                continue
+            data = read(member.offset, member.size)
+            if len(data) < member.size:
+                raise TarFault("truncated", "ends inside a member", member.name)
+            pending.setdefault(grouping.key or "", {})[kind] = data
+            if len(pending) > 2:
+                yield from take(next(iter(pending)))
+    except TarFault as fault:
+        stop = grouping.end(fault)
+    for key in [key for key in grouping.groups if key in pending or key in grouping.faults]:
+        yield from take(key)
+    if stop:
+        yield stop.error(shard)
+
+
+class _Forward:
+    """`read(offset, size)` of a stream, for a walk that never goes back."""
+
+    def __init__(self, shard: str, stream: Any) -> None:
+        self._stream, self._place, self._ended = stream, 0, False
+        self._source = gzip.GzipFile(fileobj=stream) if shard.endswith(ZIPPED) else stream
+
+    def __call__(self, offset: int, size: int) -> bytes:
+        while self._place < offset:
+            step = min(offset - self._place, 2**20)
+            if len(self._take(step)) < step:
+                return b""
+        return self._take(size)
+
+    def _finish(self) -> None:
+        """At the end: raise TarFault when what filled the stream says that it failed."""
+        try:
+            _close(self._stream)
+        except OSError as error:
+            raise TarFault("unreadable", f"cannot be read ({error})") from error
+
+    def _take(self, size: int) -> bytes:
+        if self._ended:
+            return b""
+        try:
+            data = self._source.read(size)
+        except (OSError, EOFError, zlib.error) as error:
+            raise TarFault("unreadable", f"cannot be read ({error})") from error
+        self._place += len(data)
+        if len(data) < size:
+            self._ended = True
+            self._finish()
+        return data
+
+
+def _open_stream(shard: str) -> Any:
+    scheme = shard.partition("://")[0] if "://" in shard else ""
+    try:
+        if shard == "-":
+            return sys.stdin.buffer
+        if scheme in ("", "file", "local") and not shard.startswith("pipe:"):
+            return open(shard.removeprefix(f"{scheme}://"), "rb")
+        if scheme not in WEBDATASET_SCHEMES and not shard.startswith("pipe:"):
+            store, path = file_system(shard)
+            return store.open(path, "rb")
+        os.environ["WDS_SECURE"] = "1"  # read by webdataset when it is imported
+        from webdataset.gopen import Pipe, gopen
+
+        if shard.startswith("pipe:"):  # allowed by the caller; `gopen` would need WDS_SECURE off
+            return Pipe(shard[5:], mode="rb", shell=True, bufsize=2**16, ignore_status=SIGPIPE)
+        return gopen(shard, bufsize=2**16)
+    except OSError as error:
+        cause = "missing-shard" if isinstance(error, FileNotFoundError) else "unreadable"
+        raise SampleError(f"{shard} cannot be opened: {error}", shard, cause=cause) from error
+
+
+def _close(stream: Any) -> None:
+    if stream is not sys.stdin.buffer:
+        stream.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from mmfm.config import BackboneConfig
 from mmfm.errors import ModelError
+from mmfm.preprocess.transform import Preprocess
 from mmfm.shapes import Embeddings
 
 CONFIG_FILE = "open_clip_config.json"
@@ -34,20 +35,37 @@ class Backbone(nn.Module):
         self.config = config
         self.towers = towers
         self.tokenizer = tokenizer
+        pixels = Preprocess.from_open_clip(config.preprocess_cfg)
+        for name, values in (("pixel_mean", pixels.mean), ("pixel_std", pixels.std)):
+            value = 255 * torch.tensor(values)[:, None, None]
+            self.register_buffer(name, value, persistent=False)  # config, not weights
 
     @classmethod
-    def from_config(cls, config: BackboneConfig) -> Backbone:
-        """A backbone with fresh random weights."""
+    def from_config(cls, config: BackboneConfig, *, device: str = "cpu") -> Backbone:
+        """A backbone with fresh random weights; on the device "meta" it has shapes alone."""
         import open_clip
         from open_clip.factory import _MODEL_CONFIGS
 
         name = "mmfm-" + hashlib.sha256(json.dumps(config.model_cfg).encode()).hexdigest()[:12]
         _MODEL_CONFIGS[name] = config.model_cfg  # add_model_config takes only files
-        with _without_warnings():
+        with _without_warnings(), torch.device(device):
             towers = open_clip.create_model(
-                name, load_weights=False, force_preprocess_cfg=config.preprocess_cfg
+                name, load_weights=False, force_preprocess_cfg=config.preprocess_cfg, device=device
             )
         return cls(config, towers, open_clip.get_tokenizer(name))
+
+    def forward(
+        self, pixels: Tensor, token_ids: Tensor, length: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What contrastive training needs of both towers, through one call that DDP, FSDP2 and
+        compile can wrap: pixels (B, H, W, 3) uint8, token_ids (B, T) -> pooled, pooled, (B, D).
+        """
+        images = F.normalize(self.towers.encode_image(self.normalise(pixels)), dim=-1)
+        return images, self.encode_texts(token_ids, length).pooled
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, H, W) as `preprocess_cfg` says, on the pixels' device."""
+        return (pixels.permute(0, 3, 1, 2) - self.pixel_mean) / self.pixel_std
 
     def encode_images(self, images: Tensor) -> Embeddings:
         """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, tokens.
@@ -61,18 +79,23 @@ class Backbone(nn.Module):
         )
         return Embeddings(found["image_features"], found["image_intermediates"][-1])
 
-    def encode_texts(self, token_ids: Tensor) -> Embeddings:
+    def text_length(self, token_ids: Tensor) -> int:
+        """Tokens of the longest text, its end included, where nothing after it matters; else T."""
+        return int(token_ids.argmax(dim=1).max()) + 1 if self.trims_text else token_ids.shape[1]
+
+    def encode_texts(self, token_ids: Tensor, length: int | None = None) -> Embeddings:
         """token_ids (B, T) from `tokenize` -> pooled, tokens, mask.
 
         Causal towers that pool at the end-of-text token do not see what follows it, so padding
-        beyond the longest text of the batch is dropped: exact, and several times faster.
+        beyond the longest text of the batch is dropped: exact, and several times faster. length:
+        `text_length` of these ids where it is known already (asking a GPU for it waits for it).
         """
         if not self.trims_text:
             pooled = F.normalize(self.towers.encode_text(token_ids), dim=-1)
             return Embeddings(pooled)
         towers = self.towers
         end = token_ids.argmax(dim=1)  # the end-of-text id is the largest
-        length = int(end.max()) + 1
+        length = int(end.max()) + 1 if length is None else length
         token_ids = token_ids[:, :length]
         x = towers.token_embedding(token_ids) + towers.positional_embedding[:length]
         x = towers.transformer(x, attn_mask=towers.attn_mask[:length, :length])
@@ -119,10 +142,28 @@ class Backbone(nn.Module):
 
     def hash(self) -> str:
         """sha256 of config and weights: changes when any embedding could."""
-        digest = hashlib.sha256(_canonical(self.config).encode())
+        return self._digest(_canonical(self.config), lambda name: True)
+
+    def image_hash(self) -> str:
+        """sha256 of the image tower alone: changes when an image embedding could.
+
+        Preprocessing is not in it (`Preprocess.hash`), nor are the text tower and the logit scale,
+        so that image vectors outlive a change of those.
+        """
+        told = {k: v for k, v in self.config.model_cfg.items() if k != "text_cfg"}
+        return self._digest(_json(told), lambda name: name.startswith("visual."))
+
+    def text_hash(self) -> str:
+        """sha256 of the text tower and its tokenizer's settings: as `image_hash` for texts."""
+        told = {k: v for k, v in self.config.model_cfg.items() if k != "vision_cfg"}
+        return self._digest(_json(told), lambda name: not name.startswith(("visual.", "logit_")))
+
+    def _digest(self, config: str, is_part: Callable[[str], bool]) -> str:
+        digest = hashlib.sha256(config.encode())
         for name, value in sorted(self.towers.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+            if is_part(name):
+                digest.update(name.encode())
+                digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def save(self, folder: Path, dtype: torch.dtype) -> None:
@@ -207,4 +248,8 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _canonical(config: BackboneConfig) -> str:
-    return json.dumps([config.model_cfg, config.preprocess_cfg], sort_keys=True, default=list)
+    return _json([config.model_cfg, config.preprocess_cfg])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=list)

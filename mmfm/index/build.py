@@ -7,7 +7,7 @@ when its sha256 is; equal bytes (copies, renamed files) are embedded once.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from mmfm.index.store import Stored
 from mmfm.preprocess.folder import list_images
 from mmfm.preprocess.images import load_image
 
+# vectors (D,) of those pictures that are known, of the ones asked for, by the sha256 of their bytes
+Known = Callable[[list[str]], Mapping[str, np.ndarray]]
 _CHUNK = 256  # pictures held decoded at once
 _CHUNK_PIXELS = 128_000_000  # and no more than this many pixels: 384 MB of RGB
 
@@ -34,6 +36,7 @@ class Report:
     changed: int = 0
     kept: int = 0
     removed: int = 0
+    reused: int = 0  # pictures whose vector came from a store instead of the model
     skipped: list[tuple[str, str]] = field(default_factory=list)
     rebuilt: str | None = None  # why an older index was not used, if so
 
@@ -50,6 +53,7 @@ def collect(
     batch_size: int | None,
     on_error: str,
     progress: bool,
+    known: Known | None = None,
 ) -> tuple[list[Entry], np.ndarray, int]:
     """Compare the folder with `old`, embed what is needed.
 
@@ -66,6 +70,11 @@ def collect(
     known_at_ns = old.header.created_ns if old and same_folder else 0
     entries = _look(folder, before, known_at_ns, report, on_error)
     fresh = {entry.sha256: entry for entry in entries if entry.sha256 not in vectors}
+    if known is not None and fresh:
+        there = known(list(fresh))
+        vectors.update(there)
+        report.reused = sum(entry.sha256 in there for entry in entries)
+        fresh = {sha256: entry for sha256, entry in fresh.items() if sha256 not in there}
     bad: dict[str, str] = {}
     chunks = _decoded(folder, list(fresh.values()), bad, on_error)
     with _bar(len(fresh), progress) as bar:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmfm.errors import DataError, InputError, ModelError
 from mmfm.index import store
-from mmfm.index.build import Report, collect
+from mmfm.index.build import Known, Report, collect
 from mmfm.index.entries import Entry
 from mmfm.index.query import Embedder, query_vector
 
@@ -60,6 +60,7 @@ class Index:
         *,
         batch_size: int | None = None,
         on_error: str = "skip",
+        known: Known | None = None,
     ) -> Index:
         """Index the pictures below `folder`; with `path`, keep the index there.
 
@@ -68,6 +69,8 @@ class Index:
         built anew and report["rebuilt"] says why. A build that is killed leaves the older index
         as it was.
         on_error: "skip" lists unreadable pictures in report["skipped"]; "raise" stops at the first.
+        known: gives vectors of this model by the sha256 of pictures, so that they need not be
+        embedded, such as `EmbeddingStore.found`.
 
         Raises DataError when the folder holds no readable picture, OutputError when `path` cannot
         be written or holds something else, ImageError with on_error="raise".
@@ -80,6 +83,7 @@ class Index:
             "batch_size": batch_size,
             "on_error": on_error,
             "progress": progress,
+            "known": known,
         }
         if path is None:
             rows, vectors, seen_at_ns = collect(model, root, None, report, **options)

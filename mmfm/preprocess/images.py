@@ -33,7 +33,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # MPO, the phones' JPEG
 MAX_PIXELS = 64_000_000  # width * height
 _URL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]+://|data:)")
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -180,12 +180,12 @@ def _decode(file: Any, name: str) -> Image.Image:
 
 def _finish(image: Image.Image, name: str) -> Image.Image:
     """Check the size from the header, decode, turn upright, make RGB, forget the metadata."""
-    _check_size(image.size, name)
+    check_size(image.size, name)
     try:
         image.load()
-        _check_size(image.size, name)
+        check_size(image.size, name)
         rgb = to_rgb(image, name)
-        turn = _UPRIGHT.get(_orientation(image))
+        turn = UPRIGHT.get(orientation(image))
     except ImageError:
         raise
     except Exception as error:
@@ -197,7 +197,7 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
     return rgb
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
+def check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f"{name} is {width} x {height} pixels; wanted at least 1 x 1.")
@@ -208,7 +208,7 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation 1..8; 1 when there is none or its block is damaged."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
@@ -221,7 +221,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
     channels = array.shape[2:] if array.ndim in (2, 3) else None
     if channels not in ((), (3,), (4,)) or 0 in array.shape:
         raise ImageError(f"{got}, wanted (H, W), (H, W, 3) or (H, W, 4) with channels last.")
-    _check_size((array.shape[1], array.shape[0]), "the array")
+    check_size((array.shape[1], array.shape[0]), "the array")
     if np.issubdtype(array.dtype, np.floating):
         # written so that NaN fails too
         if not ((array >= 0) & (array <= 1)).all():

@@ -1,8 +1,8 @@
 """Stage two: the decoder's flow, on cached embeddings of the frozen towers.
 
-Every picture and every caption is encoded once before the first step; no gradient reaches the
-towers. Text and pooled vector are dropped independently, so that one network learns text to
-picture, vector to picture, both, and neither (which guidance needs).
+Every picture and every caption is encoded once before the first step, or pictures never, when a
+store has them; no gradient reaches the towers. Text and pooled vector are dropped independently, so
+that one network learns text to picture, vector to picture, both, and neither (guidance needs it).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from mmfm.data.packed import PackedPictures
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.flow import flow_loss, interpolate
 from mmfm.encoders.backbone import Backbone
-from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
+from mmfm.training.seen import Seen, SeenInMemory, expect_as_many, tokens_of
 from mmfm.training.sheet import grid_sheet
 
-_CHUNK = 256  # pictures or texts encoded at once
+_CHUNK = 256  # texts encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +40,19 @@ class FlowShares:
 class FlowData:
     """Pictures as clean maps, with the cached embeddings of pictures and captions."""
 
-    def __init__(self, backbone: Backbone, decoder: ImageDecoder, pictures: PackedPictures) -> None:
+    def __init__(
+        self, backbone: Backbone, decoder: ImageDecoder, pictures: PackedPictures,
+        seen: Seen | None = None,
+    ) -> None:  # fmt: skip
+        """seen: what the image tower said of `pictures`, from a store say; None runs the tower."""
         self.pictures = pictures
         self.space = decoder.space
         self.grid = decoder.config.space == "grid"
         texts = sorted({text for captions in pictures.captions for text in captions[:2]})
         self.text_rows = {text: i for i, text in enumerate(texts)}
         self.text_tokens, self.text_mask = _cache_texts(backbone, texts)
-        rows = np.arange(len(pictures))
-        pooled, tokens = [], []
-        for part in _parts(rows):
-            seen = backbone.encode_images(torch.from_numpy(pictures.on_ground(part)))
-            pooled.append(seen.pooled)
-            if self.grid:
-                tokens.append(_tokens(seen).half())
-        self.pooled = torch.cat(pooled)
-        self.tokens = torch.cat(tokens) if self.grid else None
+        self.seen = seen or SeenInMemory.of_pictures(backbone, pictures, grids=self.grid)
+        expect_as_many(self.seen, len(pictures))
 
     def fit_space(self) -> None:
         """Set the space's statistics from at most 4,096 pictures."""
@@ -66,6 +63,10 @@ class FlowData:
         """Clean maps (B, C, h, w)."""
         return self.space.encode(self._raw(rows))
 
+    def pooled(self, rows: np.ndarray) -> Tensor:
+        """(B, D) vectors of the pictures."""
+        return self.seen.take(rows, grids=False).pooled
+
     def told(self, texts: list[str], pooled: Tensor) -> Embeddings:
         """Cached text tokens with the given pooled vectors beside them."""
         rows = [self.text_rows[text] for text in texts]
@@ -74,8 +75,8 @@ class FlowData:
         return Embeddings(pooled, self.text_tokens[rows, :length].float(), mask[:, :length])
 
     def _raw(self, rows: np.ndarray) -> Tensor:
-        if self.tokens is not None:
-            return self.tokens[rows].float()
+        if self.grid:
+            return tokens_of(self.seen.take(rows))
         return torch.from_numpy(self.pictures.on_ground(rows))
 
 
@@ -100,7 +101,7 @@ class FlowTask:
             captions = self.train.pictures.captions[row]
             # the name, or the name with its style; the tagged forms come second to these
             texts.append(captions[0] if d < self.name_share or len(captions) < 2 else captions[1])
-        pooled = add_noise(self.train.pooled[rows], shares.pooled_noise, generator)
+        pooled = add_noise(self.train.pooled(rows), shares.pooled_noise, generator)
         text_open = draw[1] < shares.text + shares.both
         pooled_open = (draw[1] >= shares.text) & (
             draw[1] < shares.text + shares.both + shares.pooled
@@ -115,7 +116,7 @@ class FlowTask:
         rows = np.arange(min(512, len(self.held_out.pictures)))
         x_1 = self.held_out.maps(rows)
         names = [self.held_out.pictures.captions[r][0] for r in rows]
-        told = self.held_out.told(names, self.held_out.pooled[rows])
+        told = self.held_out.told(names, self.held_out.pooled(rows))
         closed = torch.zeros(len(rows), dtype=torch.bool)
         condition = module.network.conditioner(told, None, closed)
         x_0 = torch.randn(x_1.shape, generator=torch.Generator().manual_seed(0))
@@ -124,20 +125,17 @@ class FlowTask:
             times = torch.full((len(rows),), t)
             predicted = module.network(interpolate(x_0, x_1, times), times, condition)
             numbers[f"held_out_loss@{t}"] = round(flow_loss(predicted, x_0, x_1, times).item(), 4)
-        first = self.held_out.told(names[:32], self.held_out.pooled[:32])
+        first = self.held_out.told(names[:32], self.held_out.pooled(rows[:32]))
         made = module.sample(first, list(range(len(first))), num_steps=20, guidance_scale=3.0)
         return numbers, {"samples": grid_sheet(made), "real": grid_sheet(
             torch.from_numpy(self.held_out.pictures.on_ground(rows[:32])))}  # fmt: skip
 
 
-def _parts(items):
-    return [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
-
-
 def _cache_texts(backbone: Backbone, texts: list[str]) -> tuple[Tensor, Tensor]:
     """Text tokens (U, T, W) in half precision and their mask (U, T), T that of the longest."""
-    said = [backbone.encode_texts(backbone.tokenize(part)) for part in _parts(texts)]
-    tokens = [_tokens(e).half() for e in said]
+    parts = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
+    said = [backbone.encode_texts(backbone.tokenize(part)) for part in parts]
+    tokens = [tokens_of(e).half() for e in said]
     length = max(part.shape[1] for part in tokens)
     masks = [e.mask if e.mask is not None else torch.ones(t.shape[:2], dtype=torch.bool)
              for e, t in zip(said, tokens, strict=True)]  # fmt: skip
@@ -146,12 +144,3 @@ def _cache_texts(backbone: Backbone, texts: list[str]) -> tuple[Tensor, Tensor]:
         torch.cat([pad(t, (0, 0, 0, length - t.shape[1])) for t in tokens]),
         torch.cat([pad(m, (0, length - m.shape[1])) for m in masks]),
     )
-
-
-def _tokens(e: Embeddings) -> Tensor:
-    if e.tokens is None:
-        raise ModelError(
-            "this backbone's text tower gives no tokens, which the flow reads; train the flow on "
-            "a CLIP-style text tower"
-        )
-    return e.tokens

@@ -1,209 +1,260 @@
-"""The one training loop. It never varies: batch, loss, step, log, evaluate, save.
+"""The one training loop. It never varies: batch, backward, step, log, save, evaluate.
 
-What is trained is a `Task`; what is seen is an `Order`. Randomness of step n comes from
-(seed, n) alone, so a resumed run equals an uninterrupted one bit for bit on CPU.
+What is trained is a `Task`; what is seen is `batches`. Randomness of part p of step n comes from
+(seed, n, p) alone, so a resumed run equals an uninterrupted one bit for bit on CPU, and many
+processes equal one that computes the same parts one after another.
 """
 
 from __future__ import annotations
 
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from mmfm.data.order import Order
 from mmfm.training import checkpoint
+from mmfm.training.claim import claimed
+from mmfm.training.distributed import join
+from mmfm.training.interrupts import Interrupts, Stopped
 from mmfm.training.log import Log
+from mmfm.training.loop_config import LoopConfig
+from mmfm.training.meter import Meter
+from mmfm.training.optim import build_optimizer, clip_gradients, freeze, learning_rate, set_rate
+from mmfm.training.parallel import arrange, blocks
+from mmfm.training.resume import ResumeError, check_same, identity
+from mmfm.training.state import prepare_optimizer, state_tensors
+from mmfm.training.task import Task
+
+__all__ = ["Batches", "LoopConfig", "NonFiniteLoss", "train"]
 
 
-class Task(Protocol):
-    """A model and its loss."""
+class Batches(Protocol):
+    """Batch `step`, the same at every call; this process's share when there are many.
 
-    module: nn.Module  # what is trained and averaged
+    It may have `fingerprint() -> str`, which tells other data apart, and `close()`.
+    """
 
-    def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict]:
-        """Scalar loss of the samples `rows`, and parts to log; randomness only from generator."""
-
-    def evaluate(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Image.Image]]:
-        """Numbers and sample sheets on held-out data, with the averaged weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """How long and how fast; `num_steps` fixes the schedule, so decide it before starting."""
-
-    num_steps: int
-    learning_rate: float = 5e-4
-    warmup_steps: int = 100
-    final_rate: float = 0.02  # of learning_rate, at the end of the cosine
-    weight_decay: float = 0.05
-    beta2: float = 0.98
-    ema_decay: float = 0.998
-    clip_norm: float = 1.0
-    seed: int = 0
-    log_every: int = 20
-    evaluate_every: int = 500
-    save_every: int = 250
-    max_bad_steps: int = 20  # non-finite steps in a row before the run stops
+    def batch(self, step: int) -> Any: ...
 
 
 class NonFiniteLoss(RuntimeError):
     """Too many steps in a row had a loss or gradient that is not a number."""
 
 
-def learning_rate(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then a cosine down to final_rate."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.num_steps - config.warmup_steps)
-    cosine = 0.5 * (1 + np.cos(np.pi * min(1.0, done)))
-    return config.learning_rate * (config.final_rate + (1 - config.final_rate) * float(cosine))
-
-
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices and kernels decay; biases, norms, embeddings' scales and single vectors do not."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
-
-
 def train(
     task: Task,
-    order: Order,
+    batches: Batches,
     config: LoopConfig,
     folder: Path,
     stop: Callable[[], bool] = lambda: False,
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Run (or resume, when `folder` holds a checkpoint) and return the averaged module.
 
-    SIGTERM, or `stop()` returning True, saves a checkpoint and returns early with exit code 143
-    for the signal. Raises NonFiniteLoss after `max_bad_steps` bad steps in a row; the last good
-    checkpoint stays.
+    SIGTERM, at any moment, and `stop()` returning True save a checkpoint and end early; for the
+    signal the process exits with code 143. Started by `torchrun`, many processes train one module
+    together; `batches` then gives each its share, and `evaluate` runs in each and must not talk to
+    the others. settings: what else decides the weights; a resumed run must have the same.
+
+    Raises NonFiniteLoss after `max_bad_steps` bad steps in a row (the last good checkpoint stays),
+    ResumeError when the checkpoint is of other settings or data, OutputError when `folder` cannot
+    be written.
     """
-    module = task.module.train()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(module, config.weight_decay), lr=config.learning_rate,
-        betas=(0.9, config.beta2), fused=True,
-    )  # fmt: skip
-    average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
-    log = Log(folder)
-    step, bad = 0, 0
-    found = checkpoint.load_newest(folder)
-    if found is not None:
-        step, state = found
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.load_state_dict(state["average"])
-        print(f"resumed at step {step}", file=sys.stderr)
-
-    def save() -> None:
-        state = {
-            "module": module.state_dict(), "optimizer": optimizer.state_dict(),
-            "average": average.state_dict(),
-        }  # fmt: skip
-        checkpoint.save(folder, step, state)
-
-    with _terminated() as terminated:
-        started, seen, waste = time.monotonic(), 0, 0.0
-        while step < config.num_steps and not stop():
-            generator = torch.Generator().manual_seed(_mix(config.seed, step))
-            rate = learning_rate(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            rows = order.batch(step)
-            loss, parts = task.loss(rows, generator)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
-            if torch.isfinite(loss) and torch.isfinite(norm):
-                optimizer.step()
-                bad = 0
-            else:
-                bad += 1
-                log.scalars(step, {"non_finite": bad})
-                if bad >= config.max_bad_steps:
-                    log.close()
-                    raise NonFiniteLoss(
-                        f"{bad} steps in a row were not finite at step {step}; lower learning_rate "
-                        f"(now {config.learning_rate}); the last good checkpoint is in {folder}"
-                    )
-            optimizer.zero_grad(set_to_none=True)
-            # early weights are noise: let the average forget them quickly
-            average.multi_avg_fn = get_ema_multi_avg_fn(
-                min(config.ema_decay, (1 + step) / (10 + step))
-            )
-            average.update_parameters(module)
-            step += 1
-            seen += len(rows)
-            if step % config.log_every == 0:
-                seconds = time.monotonic() - started - waste
-                values = {"loss": loss.item(), "gradient_norm": float(norm), "learning_rate": rate,
-                          "samples_per_second": seen / seconds, **parts}  # fmt: skip
-                log.scalars(step, {k: round(v, 6) for k, v in values.items()})
-                _say(step, config.num_steps, values)
-            if step % config.evaluate_every == 0 or step == config.num_steps:
-                pause = time.monotonic()
-                numbers, pictures = _evaluate(task, average.module)
-                log.scalars(step, numbers)
-                for name, picture in pictures.items():
-                    log.picture(step, name, picture)
-                print(f"step {step}: {numbers}", file=sys.stderr)
-                waste += time.monotonic() - pause
-            ended = terminated()  # asked once: a signal after this line waits for the next step
-            if step % config.save_every == 0 or step == config.num_steps or ended:
-                save()
-            if ended:
-                log.close()
-                raise SystemExit(143)
-        if step < config.num_steps:
-            save()
-    log.close()
-    return average.module.eval()
-
-
-def _evaluate(task: Task, module: nn.Module):
-    module.eval()
-    with torch.inference_mode():
-        return task.evaluate(module)
-
-
-def _mix(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _say(step: int, num_steps: int, values: dict[str, float]) -> None:
-    shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
-    print(f"{step}/{num_steps}  {shown}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _terminated() -> Iterator[Callable[[], bool]]:
-    """A flag that SIGTERM raises; a second SIGTERM ends the process at once."""
-    got = False
-
-    def handle(number, frame) -> None:
-        nonlocal got
-        if got:
-            raise SystemExit(143)
-        got = True
-
     try:
-        before = signal.signal(signal.SIGTERM, handle)
-    except ValueError:  # not the main thread: the caller's `stop` is the way to end the run
-        yield lambda: False
-        return
-    try:
-        yield lambda: got
+        with Interrupts() as interrupts, claimed(folder, join()):
+            run = _Run(task, batches, config, folder, settings)
+            try:
+                _go(run, interrupts, stop)
+            finally:
+                run.log.close()
+            interrupts.leave()
+            return run.arranged.averaged()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        getattr(batches, "close", lambda: None)()
+
+
+def _go(run: _Run, interrupts: Interrupts, stop: Callable[[], bool]) -> None:
+    """The loop itself."""
+
+    def ended() -> bool:
+        """Asked of all processes at once, so that all stop after the same step."""
+        interrupts.agreed = run.world.largest(interrupts.received)
+        return bool(interrupts.agreed) or run.world.any(stop())
+
+    run.evaluate(interrupts)  # one that a kill cut short
+    while run.step < run.config.num_steps and not ended():
+        run.make_step(run.draw())
+        if run.step % run.config.save_every == 0 or run.step == run.config.num_steps:
+            run.save()
+        run.evaluate(interrupts)
+    run.save()
+    ended()  # a signal that came since, in the last evaluation say
+
+
+class _Run:
+    """What a training is at one moment, and the few things that can be done with it."""
+
+    def __init__(
+        self, task: Task, batches: Batches, config: LoopConfig, folder: Path,
+        settings: Mapping[str, Any] | None,
+    ) -> None:  # fmt: skip
+        self.task, self.batches, self.config, self.folder = task, batches, config, folder
+        self.world = join()
+        task.module.train()
+        freeze(task.module, config.parts)
+        self.arranged = arrange(task, config, self.world)
+        self.optimizer = build_optimizer(task.module, config)
+        self.identity = identity(config, batches, settings)
+        self.step, self.saved = 0, -1  # steps made, and at the newest checkpoint
+        self.bad = 0  # non-finite steps in a row
+        self.samples: int | None = None  # of a step, over all processes
+        self.meter = Meter()
+        self.compiled = False
+        self._resume()
+        self.log = Log(
+            folder, self.step, quiet=not self.world.first, wandb=config.wandb,
+            settings=self.identity,
+        )  # fmt: skip
+        self.log.say(f"resumed at step {self.step}" if self.saved >= 0 else "started")
+
+    def draw(self) -> Any:
+        """The batch of the next step; when the data fails, the steps so far are kept."""
+        try:
+            return self.batches.batch(self.step)
+        except Exception:
+            self._keep()
+            raise
+
+    def make_step(self, batch: Any) -> None:
+        """Batch, backward, step, average, log."""
+        config, step = self.config, self.step
+        self._expect(len(batch) * self.world.size)
+        rate = learning_rate(step, config)
+        set_rate(self.optimizer, rate)
+        with self._measured(len(batch)):
+            loss, parts = self.arranged.backward(batch, config.accumulate, self._seeds)
+        norm = clip_gradients(self.task.module.parameters(), config.clip_norm)
+        if self.world.any(not torch.isfinite(loss + norm)):
+            self._skip()
+        else:
+            self.optimizer.step()
+            self.bad = 0
+        self.optimizer.zero_grad(set_to_none=True)
+        self.arranged.average.update(self.task.module, step)
+        self.step = step + 1
+        self.meter.add(len(batch) * self.world.size)
+        if self.step % config.log_every == 0:
+            means = self.world.mean({"loss": loss, "gradient_norm": norm, **parts})
+            values = {**means, "learning_rate": rate, **self.meter.read()}
+            self.log.train(self.step, values)
+            self.log.say(_line(self.step, config.num_steps, values))
+
+    def evaluate(self, interrupts: Interrupts) -> None:
+        """Measure the averaged weights, where it is due and not done; a signal breaks it off."""
+        due = self.config.evaluates(self.step) and not self.log.evaluated(self.step)
+        if not self.world.any(self.world.first and due):
+            return
+        with self.meter.pause():
+            module = self.arranged.averaged()
+            torch.manual_seed(self.config.seed)
+            try:
+                with interrupts.welcome(), torch.inference_mode():
+                    numbers, pictures = self.task.evaluate(module)
+            except Stopped:
+                return
+            except Exception:
+                self._keep()
+                raise
+            finally:
+                self.task.module.train()
+            self.log.evaluation(self.step, numbers, pictures)
+            self.log.say(f"step {self.step}: {numbers}")
+
+    def save(self) -> None:
+        """A checkpoint of this step, unless there is one."""
+        if self.saved == self.step:
+            return
+        notes = {
+            "identity": self.identity, "samples": self.samples, "parts": self._parts,
+            "bad": self.bad, "flops_per_sample": self.meter.flops_per_sample,
+        }  # fmt: skip
+        with self.meter.pause():
+            checkpoint.save(self.folder, self.step, self._tensors(), notes, self.world)
+        self.saved = self.step
+
+    def _keep(self) -> None:
+        """Save before an error ends the run; not with others, who may wait for something else."""
+        if self.world.size == 1:
+            self.save()
+
+    def _resume(self) -> None:
+        found = checkpoint.newest(self.folder, self.world)
+        if found is None:
+            return
+        exact = self.config.resume == "exact"
+        if exact:
+            check_same(found.notes["identity"], self.identity, found.step)
+        prepare_optimizer(self.task.module, self.optimizer, found.shapes)
+        found.load(self._tensors(), spare="" if exact else "optimizer.")
+        self.step = self.saved = found.step
+        self.bad, self.samples = found.notes["bad"], found.notes["samples"]
+        self.meter = Meter(found.notes["flops_per_sample"])
+        if found.notes["parts"] != self._parts:
+            warnings.warn(
+                f"a step is computed in {self._parts} parts, before in {found.notes['parts']}: the "
+                "run goes on, with other random numbers",
+                stacklevel=4,
+            )
+
+    def _expect(self, samples: int) -> None:
+        """The global batch must stay what it was, or the order of the data changes."""
+        if self.samples not in (None, samples) and self.config.resume == "exact":
+            raise ResumeError(
+                f"a step has {samples} samples and had {self.samples} before: give every process "
+                "its share of the same batch, start in another folder, or take resume=anyway"
+            )
+        self.samples = samples
+
+    def _skip(self) -> None:
+        self.bad += 1
+        self.log.skipped(self.step + 1, self.bad)
+        if self.bad >= self.config.max_bad_steps:
+            raise NonFiniteLoss(
+                f"{self.bad} steps in a row were not finite at step {self.step + 1}; lower "
+                f"learning_rate (now {self.config.learning_rate}); the last good checkpoint is in "
+                f"{self.folder}"
+            )
+
+    def _measured(self, samples: int) -> AbstractContextManager:
+        """The first step of a run counts its operations; later ones are compiled, if asked for."""
+        if self.meter.flops_per_sample is None:
+            return self.meter.counting(samples)
+        if self.config.compile and not self.compiled:
+            for block in blocks(self.task.module):
+                block.compile()
+            self.compiled = True
+        return nullcontext()
+
+    @property
+    def _parts(self) -> int:
+        return self.config.accumulate * self.world.size
+
+    def _seeds(self, part: int) -> torch.Generator:
+        """Of a part of this process, counted over all processes."""
+        number = self.world.rank * self.config.accumulate + part
+        entropy = np.random.SeedSequence((self.config.seed, self.step, number))
+        return torch.Generator().manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return state_tensors(self.task.module, self.arranged.average, self.optimizer)
+
+
+def _line(step: int, num_steps: int, values: Mapping[str, Any]) -> str:
+    shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if isinstance(v, float))
+    return f"{step}/{num_steps}  {shown}"

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mmfm.captioner.network import Captioner, random_ports
-from mmfm.captioner.vocabulary import Vocabulary, encode_batch
+from mmfm.captioner.network import Captioner
+from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
 from mmfm.training.augment import jitter
+from mmfm.training.caption import CaptionShares, caption_loss, caption_pair
 from mmfm.training.losses import sigmoid_loss, softmax_loss
+from mmfm.training.reconstruction import psnr, reconstruction_loss
 from mmfm.training.sheet import pairs_sheet
 
 
@@ -38,30 +39,12 @@ class Towers(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TowersWeights:
+class TowersWeights(CaptionShares):
     """Weights of the losses, and chances of what a step sees."""
 
     caption: float = 0.5
     reconstruction: float = 5.0
-    grid_drop: float = 0.2  # caption from the pooled vector alone
-    pooled_drop: float = 0.3  # caption from the grid alone
-    pooled_noise: float = 0.04  # std per entry, of vectors whose entries are about 0.07
     name_share: float = 0.6  # of contrastive texts that are the plain name
-
-
-def caption_pair(captions: tuple[str, ...], meta: dict, draw: float) -> tuple[str, str]:
-    """(prompt, text) for the caption head; without a prompt it learns to say the name.
-
-    The prompts are what `caption(prompt=...)` can ask for: "a drawing of", "style:", "keywords:".
-    """
-    name = captions[0]
-    if draw < 0.75:
-        return "", name
-    if draw < 0.83:
-        return "a drawing of", name
-    if draw < 0.91 or not meta.get("keywords"):
-        return "style:", meta.get("style") or name
-    return "keywords:", ", ".join(meta["keywords"][:6])
 
 
 class TowersTask:
@@ -107,19 +90,10 @@ class TowersTask:
             contrastive = sigmoid_loss(
                 seen.pooled, said.pooled, backbone.logit_scale, backbone.logit_bias, groups
             )
-        token_ids, target = encode_batch(
-            self.vocabulary, [p for p, _ in pairs], [t for _, t in pairs],
-            module.captioner.config.max_tokens,
-        )  # fmt: skip
-        grid_open, pooled_open = random_ports(
-            len(rows), weights.grid_drop, weights.pooled_drop, generator
+        caption, _ = caption_loss(
+            module.captioner, self.vocabulary, seen, pairs, weights, generator
         )
-        caption = module.captioner.loss(
-            seen, token_ids, target, grid_open=grid_open, pooled_open=pooled_open,
-            pooled_noise=weights.pooled_noise, generator=generator,
-        )  # fmt: skip
-        difference = module.pixel_decoder(seen.tokens) - images
-        reconstruction = difference.square().mean() + 0.2 * difference.abs().mean()
+        reconstruction = reconstruction_loss(module.pixel_decoder(seen.tokens), images)
         total = contrastive + weights.caption * caption + weights.reconstruction * reconstruction
         parts = {"contrastive": contrastive.item(), "caption": caption.item(),
                  "reconstruction": reconstruction.item()}  # fmt: skip
@@ -137,18 +111,15 @@ class TowersTask:
         groups = torch.tensor([ids[name] for name in names])
         best = scores.topk(min(10, len(rows))).indices
         hits = (groups[best] == groups[:, None]).float().cumsum(1).clamp(max=1)
-        token_ids, target = encode_batch(
-            self.vocabulary, [""] * len(names), names, module.captioner.config.max_tokens
+        caption, _ = caption_loss(
+            module.captioner, self.vocabulary, seen, [("", name) for name in names]
         )
         rebuilt = module.pixel_decoder(seen.tokens).clamp(-1, 1)
-        error = F.mse_loss(rebuilt, images, reduction="none").mean(dim=(1, 2, 3)).clamp(min=1e-8)
         numbers = {
             "held_out": len(rows),
             "held_out_recall@1": round(hits[:, 0].mean().item(), 4),
             "held_out_recall@10": round(hits[:, -1].mean().item(), 4),
-            "held_out_caption_loss": round(
-                module.captioner.loss(seen, token_ids, target).item(), 4
-            ),
-            "held_out_psnr": round((10 * torch.log10(4 / error)).mean().item(), 3),
+            "held_out_caption_loss": round(caption.item(), 4),
+            "held_out_psnr": round(psnr(rebuilt, images).mean().item(), 3),
         }
         return numbers, {"reconstruction": pairs_sheet(images[:24], rebuilt[:24])}

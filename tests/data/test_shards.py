@@ -75,6 +75,30 @@ def test_a_failing_source_leaves_the_old_shards(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+def test_a_full_disk_leaves_the_old_shards(tmp_path):
+    resource = pytest.importorskip("resource")
+    write_shards(samples(2), tmp_path / "s")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))  # bytes of one file
+    try:
+        with pytest.raises(OutputError, match=r"cannot write .*s/00001\.tar"):
+            write_shards((Sample(f"{n}", picture() + bytes(n * 3000)) for n in range(9)),
+                         tmp_path / "s", max_count=3)  # fmt: skip
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(list(read_shards(tmp_path / "s"))) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_source_that_cannot_be_read_is_not_called_a_full_disk(tmp_path):
+    def broken():
+        yield Sample("a", picture())
+        raise FileNotFoundError("source.csv")
+
+    with pytest.raises(FileNotFoundError, match=r"source\.csv"):
+        write_shards(broken(), tmp_path / "s")
+
+
 def test_a_folder_with_other_files_is_not_replaced(tmp_path):
     (tmp_path / "thesis.txt").write_text("dear")
     with pytest.raises(OutputError, match="not shards"):

@@ -27,8 +27,9 @@ ALLOWED = {
     "model": LOW | MIDDLE | {"bundle"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
     "evaluation": TOP | {"data"},
+    "jobs": TOP | {"data"},  # data meets a model: embedding and scoring over shards
     "training": TOP | {"data", "evaluation"},
-    "cli": TOP | {"data", "evaluation", "training", "mmfm"},
+    "cli": TOP | {"data", "evaluation", "jobs", "training", "mmfm"},
     "__main__": {"cli"},
     "mmfm": TOP,  # mmfm/__init__.py, the public names
 }

@@ -27,6 +27,7 @@ def blocks(language):
 def desk(tmp_path_factory):
     path = tmp_path_factory.mktemp("desk")
     shutil.copytree(Path(mmfm.__file__).parent / "gallery", path / "pictures")
+    shutil.copytree(README.parent / "train", path / "train")
     return path
 
 

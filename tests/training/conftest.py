@@ -1,46 +1,109 @@
-"""A small real task for the loop, and eight drawings."""
+"""A small real task for the loop, children that train, and twelve drawings."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageDraw
-from torch import nn
 
 from mmfm.data.packed import PackedPictures
+from tests.training.small_tasks import LineTask
 
-
-class LineTask:
-    """Fit y = w x on 32 points, with noise from the step's generator.
-
-    broken: steps (as counted by this task) whose loss is not a number.
-    """
-
-    def __init__(self, broken=()):
-        torch.manual_seed(0)
-        self.module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-        generator = torch.Generator().manual_seed(1)
-        self.x = torch.randn(32, 4, generator=generator)
-        self.y = self.x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
-        self.broken = set(broken)
-        self.calls = 0
-        self.evaluations = 0
-
-    def loss(self, rows, generator):
-        x = self.x[rows] + 0.01 * torch.randn(len(rows), 4, generator=generator)
-        loss = (self.module(x) - self.y[rows]).square().mean()
-        self.calls += 1
-        return loss * (float("nan") if self.calls - 1 in self.broken else 1.0), {"twice": 2.0}
-
-    def evaluate(self, module):
-        self.evaluations += 1
-        assert not module.training
-        error = (module(self.x) - self.y).square().mean().item()
-        return {"held_out_error": error}, {"sheet": Image.new("RGB", (4, 4))}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def make_task():
     return LineTask
+
+
+class Child:
+    """A process of the nursery that trains in `folder`."""
+
+    def __init__(self, nursery, number, errors):
+        self.nursery, self.number, self._errors = nursery, number, errors
+
+    def kill(self, how=signal.SIGKILL):
+        os.kill(self.number, how)
+
+    def wait(self):
+        """Its exit code, or minus the signal that ended it."""
+        code = self.nursery.ask(wait=self.number)
+        self.nursery.alive.discard(self.number)
+        return code
+
+    def lives(self):
+        return self.nursery.ask(lives=self.number)
+
+    def errors(self):
+        return self._errors.read_text()
+
+
+class Nursery:
+    """One process that has imported torch; its children start at once."""
+
+    def __init__(self, folder):
+        self.folder, self.count, self.alive = folder, 0, set()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.training.nursery"], cwd=ROOT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, scenario, env=None, **said):
+        self.count += 1
+        errors = self.folder / f"{self.count}.err"
+        errors.touch()
+        said = {k: str(v) if isinstance(v, Path) else v for k, v in said.items()}
+        number = self.ask(start=scenario, errors=str(errors), env=env or {}, **said)
+        self.alive.add(number)
+        return Child(self, number, errors)
+
+    def start_many(self, count, scenario, **said):
+        """`count` processes that train together, as torchrun would start them."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        env = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+        ranks = [{**env, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
+        return [self.start(scenario, env=rank, **said) for rank in ranks]
+
+    def close(self):
+        for number in self.alive:
+            os.kill(number, signal.SIGKILL)
+        self.process.stdin.close()
+        self.process.wait()
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory):
+    made = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wait_for():
+    """Wait until a file is there, or fail when the child that should make it has ended."""
+
+    def wait(path, child):
+        while not path.exists():
+            assert child.lives(), child.errors()
+            time.sleep(0.005)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_the_cache_says_what_the_towers_say(parts, drawings):
     rows = np.array([5, 0, 7])
     images = torch.from_numpy(drawings.on_ground(rows))
     seen = backbone.encode_images(images)
-    assert torch.allclose(data.pooled[rows], seen.pooled, atol=1e-5)
+    assert torch.allclose(data.pooled(rows), seen.pooled, atol=1e-5)
     clean = seen.tokens if decoder.config.space == "grid" else images
     assert torch.allclose(data.maps(rows), decoder.space.encode(clean), atol=2e-2)
 

@@ -10,7 +10,7 @@ from mmfm.config import BackboneConfig
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
 from mmfm.presets import preset
-from mmfm.training.towers import Towers, TowersTask, caption_pair
+from mmfm.training.towers import Towers, TowersTask
 
 FIGURES = {
     "held_out", "held_out_recall@1", "held_out_recall@10", "held_out_caption_loss",
@@ -83,13 +83,3 @@ def test_fewer_than_ten_held_out_drawings_are_measured_too(drawings):
         numbers, _ = task.evaluate(task.module)
     assert numbers["held_out"] == 3
     assert numbers["held_out_recall@10"] == 1.0
-
-
-def test_what_the_caption_head_is_asked():
-    captions = ("red circle", "a flat drawing of red circle")
-    meta = {"style": "flat", "keywords": ["red", "round"]}
-    assert caption_pair(captions, meta, 0.0) == ("", "red circle")
-    assert caption_pair(captions, meta, 0.8) == ("a drawing of", "red circle")
-    assert caption_pair(captions, meta, 0.9) == ("style:", "flat")
-    assert caption_pair(captions, meta, 0.99) == ("keywords:", "red, round")
-    assert caption_pair(captions, {}, 0.99) == ("style:", "red circle")  # nothing else is known

@@ -1,0 +1,118 @@
+"""The caption head alone, on cached embeddings: it learns twelve drawings by heart."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mmfm.captioner.network import Captioner
+from mmfm.captioner.vocabulary import Vocabulary
+from mmfm.encoders.backbone import Backbone
+from mmfm.presets import preset
+from mmfm.training.caption import (
+    CaptionData,
+    CaptionShares,
+    CaptionTask,
+    caption_loss,
+    caption_pair,
+)
+from mmfm.training.loop import LoopConfig, train
+from mmfm.training.seen import SeenInMemory
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    torch.manual_seed(0)
+    return Backbone.from_config(preset("tiny").backbone).eval()
+
+
+@pytest.fixture
+def task(backbone, drawings):
+    texts = ["a drawing of", "style:", "flat", "keywords:", *(c[0] for c in drawings.captions)]
+    vocabulary = Vocabulary.build(texts, backbone.tokenizer)
+    torch.manual_seed(0)
+    captioner = Captioner(preset("tiny", caption_vocab_size=len(vocabulary)).captioner)
+    seen = SeenInMemory.of_pictures(backbone, drawings)
+    data = CaptionData(seen, drawings.captions, drawings.meta)
+    return CaptionTask(captioner, vocabulary, data, data)
+
+
+class EveryRow:
+    def batch(self, step):
+        return np.arange(12)
+
+
+def test_it_learns_its_drawings_by_heart_through_the_loop(task, tmp_path):
+    with torch.inference_mode():
+        before, _ = task.evaluate(task.module.eval())
+    config = LoopConfig(num_steps=150, learning_rate=4e-3, warmup_steps=5, ema_decay=0.9,
+                        evaluate_every=150, save_every=150, log_every=50)  # fmt: skip
+    average = train(task, EveryRow(), config, tmp_path)
+    with torch.inference_mode():
+        after, sheets = task.evaluate(average)
+    assert sheets == {}
+    assert before["held_out"] == after["held_out"] == after["held_out_captions"] == 12
+    assert before["held_out_exact"] < 0.2
+    assert after["held_out_exact"] > 0.9
+    assert after["held_out_token_f1"] > 0.9
+    assert after["held_out_caption_loss"] < 0.1 * before["held_out_caption_loss"]
+
+
+def test_the_loss_repeats_with_its_generator(task):
+    first, again, other = (
+        task.loss(np.arange(8), torch.Generator().manual_seed(seed))[0].item() for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("shares", "grid_learns", "pooled_learns"),
+    [
+        (CaptionShares(grid_drop=1), False, True),
+        (CaptionShares(grid_drop=0, pooled_drop=1), True, False),
+        (CaptionShares(grid_drop=0, pooled_drop=0), True, True),
+    ],
+)
+def test_shares_decide_which_port_is_open(task, shares, grid_learns, pooled_learns):
+    task.shares = shares
+    task.loss(np.arange(12), torch.Generator().manual_seed(0))[0].backward()
+
+    def learns(layer):
+        return layer.weight.grad is not None and bool(layer.weight.grad.abs().max() > 1e-9)
+
+    assert learns(task.module.grid_in) == grid_learns
+    assert learns(task.module.pooled_in) == pooled_learns
+
+
+def test_the_held_out_loss_does_not_depend_on_how_it_is_cut(task, monkeypatch):
+    with torch.inference_mode():
+        whole, _ = task.evaluate(task.module.eval())
+        monkeypatch.setattr("mmfm.training.caption._CHUNK", 5)
+        parts, _ = task.evaluate(task.module)
+    assert parts == pytest.approx(whole, abs=2e-4)
+
+
+def test_the_pooled_vector_alone_is_enough(task):
+    """Data without grids: the grid port is closed by itself."""
+    bare = replace(task.train, seen=SeenInMemory(task.train.seen.pooled))
+    alone = CaptionTask(task.module, task.vocabulary, bare, bare, CaptionShares(pooled_drop=0))
+    assert torch.isfinite(alone.loss(np.arange(12), torch.Generator().manual_seed(0))[0])
+
+
+def test_a_loss_counts_its_tokens(task):
+    seen = task.train.seen.take(np.arange(2))
+    _, short = caption_loss(task.module, task.vocabulary, seen, [("", "red"), ("", "red")])
+    _, asked = caption_loss(task.module, task.vocabulary, seen, [("style:", "red")] * 2)
+    assert short == asked == 4  # the word and the end, twice; prompts do not count
+
+
+def test_what_the_caption_head_is_asked():
+    captions = ("red circle", "a flat drawing of red circle")
+    meta = {"style": "flat", "keywords": ["red", "round"]}
+    assert caption_pair(captions, meta, 0.0) == ("", "red circle")
+    assert caption_pair(captions, meta, 0.8) == ("a drawing of", "red circle")
+    assert caption_pair(captions, meta, 0.9) == ("style:", "flat")
+    assert caption_pair(captions, meta, 0.99) == ("keywords:", "red, round")
+    assert caption_pair(captions, {}, 0.99) == ("style:", "red circle")  # nothing else is known
