@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +59,11 @@ def options(description: str | None) -> Options:
     parser.error(f"no model {given.model!r}; wanted one of {shipped}, or a bundle folder")
 
 
+def versions(*packages: str) -> str:
+    """Names and installed versions, as `peer_version` has them."""
+    return ", ".join(f"{package} {version(package)}" for package in packages)
+
+
 def interleave(
     ours: Callable[[], Any],
     peer: Callable[[], Any],
@@ -80,15 +86,14 @@ def interleave(
 
 def report(
     benchmark: str, case: str, measured: Rounds, *, amount: int, unit: str,
-    gate: dict[str, float], equal: bool,
+    gate: dict[str, float], equal: bool, peer_version: str | None = None,
 ) -> None:  # fmt: skip
     """Print the JSON line of a case; `amount` is the work of one round, in what `unit` counts.
 
     ours, peer: the median round, as amount per CPU second. spread: the smallest and the largest
-    ratio of a single round. gate: how near the outputs are; equal: near enough.
+    ratio of a single round. gate: how near the outputs are; equal: near enough. peer_version: name
+    and version of the peer; None means open_clip's.
     """
-    import open_clip
-
     ours, peer = statistics.median(measured.ours), statistics.median(measured.peer)
     ratios = [b / a for a, b in zip(measured.ours, measured.peer, strict=True)]
     line = {
@@ -98,7 +103,7 @@ def report(
         "ours": round(amount / ours, 3),
         "peer": round(amount / peer, 3),
         "unit": f"{unit} per CPU second",
-        "peer_version": f"open_clip_torch {open_clip.__version__}",
+        "peer_version": peer_version or versions("open_clip_torch"),
         "gate": gate,
         "equal": equal,
         "rounds": len(ratios),

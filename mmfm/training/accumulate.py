@@ -24,6 +24,7 @@ from mmfm.training.task import PairTask, Task
 
 Seeds = Callable[[int], torch.Generator]
 
+_BLOCK = 2**24  # numbers; untouched pages of it take no memory
 _OTHER = 0x5DEECE66D  # so that dropout does not draw the same numbers as the part's generator
 
 
@@ -96,7 +97,8 @@ def _cached(
             if own.requires_grad:
                 roots.append(own)
                 upstream.append(torch.full_like(own, shares[part]))
-        torch.autograd.backward(roots, upstream)
+        if roots:
+            torch.autograd.backward(roots, upstream)
         logged.append(words)
     return total, _mean(logged, [shares[last], *shares[:last]])
 
@@ -112,6 +114,7 @@ class Products(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.kept: deque[Tensor] = deque()
+        self.room = torch.empty(0)
         self.giving = False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -120,12 +123,21 @@ class Products(TorchDispatchMode):
         if self.giving:
             return self.kept.popleft()
         output = func(*args, **(kwargs or {}))
-        self.kept.append(output.clone())  # whoever gets it may change it in place
+        self.kept.append(self._copy(output))  # whoever gets it may change it in place
         return output
+
+    def _copy(self, output: Tensor) -> Tensor:
+        """Side by side in large blocks: small ones between what comes and goes would keep the heap
+        from shrinking, by a fifth of a step's memory."""
+        if self.room.numel() < output.numel() or self.room.dtype != output.dtype:
+            self.room = output.new_empty(max(_BLOCK, output.numel()))
+        place, self.room = self.room[: output.numel()], self.room[output.numel() :]
+        return place.view_as(output).copy_(output)
 
     def __exit__(self, *error) -> None:
         super().__exit__(*error)
         self.giving = True
+        self.room = torch.empty(0)
 
 
 def _start(seeds: Seeds, part: int) -> torch.Generator:

@@ -13,6 +13,7 @@ KEYS = {
     "benchmark", "case", "ratio", "ours", "peer", "unit", "peer_version", "gate", "equal", "rounds",
     "spread",
 }  # fmt: skip
+QUICK = {"contrastive_loss": ["--batch", 300], "train_step": ["--batch", 4]}
 
 
 def run(*arguments):
@@ -22,7 +23,8 @@ def run(*arguments):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_prints_one_json_line_per_case(name, tiny_bundle):
-    done = run(f"benchmarks.{name}", "--rounds", 1, "--model", tiny_bundle)
+    quick = QUICK.get(name, [])
+    done = run(f"benchmarks.{name}", "--rounds", 1, "--model", tiny_bundle, *quick)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines

@@ -1,4 +1,4 @@
-"""What the README shows, runs: every `mmfm` line of a bash block and every python block.
+"""What the README and docs/data.md show, runs: `mmfm` lines of bash blocks, and python blocks.
 
 A block is left out when the line before it is `<!-- no-test -->`. Blocks run in order, in one
 folder that holds the gallery as `pictures/`; python blocks share their names.
@@ -18,8 +18,8 @@ README = Path(__file__).parents[2] / "README.md"
 BLOCK = re.compile(r"(<!-- no-test -->\n)?^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    found = BLOCK.findall(README.read_text(encoding="utf-8"))
+def blocks(language, page=README):
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
     return [text for skip, kind, text in found if kind == language and not skip]
 
 
@@ -48,3 +48,12 @@ def test_python_runs(desk, monkeypatch):
     assert shown, "the README shows no python"
     for text in shown:
         exec(compile(text, "README.md", "exec"), names)
+
+
+def test_the_page_about_data_runs(desk, monkeypatch, capsys):
+    monkeypatch.chdir(desk)
+    assert main(["data", "shard", "pictures", "-o", "shards"]) == 0
+    shown = blocks("python", README.parent / "docs" / "data.md")
+    assert shown, "docs/data.md shows no python"
+    for text in shown:
+        exec(compile(text, "docs/data.md", "exec"), {})

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmfm.errors import InputError
-from mmfm.training.accumulate import backward
+from mmfm.training.accumulate import Products, backward
 from mmfm.training.losses import softmax_loss
 
 COUNT = 12
@@ -184,3 +184,24 @@ def test_parts_inside_autocast_reach_every_weight():
 def test_more_parts_than_samples_are_refused(parts):
     with pytest.raises(InputError, match=f"12 .* {parts} parts"):
         backward(MeanTask(), torch.arange(COUNT), parts, seeds)
+
+
+def test_dear_products_are_given_back_and_others_computed_anew():
+    """Seen by changing the weights in between; what was given may be changed in place."""
+    torch.manual_seed(0)
+    narrow, wide, x = nn.Linear(24, 6), nn.Linear(6, 24), torch.randn(5, 24)
+    products = Products()
+    with torch.no_grad(), products:
+        y = narrow(x)
+        first, first_wide = y.clone(), wide(y)
+        y.zero_()
+    with torch.no_grad():
+        narrow.weight.mul_(2)
+        wide.weight.mul_(2)
+    with products:
+        again = narrow(x)
+        assert torch.equal(again, first)
+        assert not torch.equal(wide(again), first_wide)
+    again.sum().backward()
+    torch.testing.assert_close(narrow.weight.grad, x.sum(0).expand(6, 24))
+    assert not torch.equal(narrow(x), first)  # outside it, nothing is given
