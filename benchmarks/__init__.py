@@ -24,11 +24,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here is downloaded, and no time go
 
 
 class Options(NamedTuple):
-    """What every benchmark is asked: which model, by name and as a folder, and how many rounds."""
+    """What every benchmark is asked: which model, by name and as a folder, and how many rounds;
+    and which of open_clip's architectures, where one of random weights takes part.
+    """
 
     model: str
     folder: Path
     rounds: int
+    architecture: str
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,21 @@ class Rounds:
     peer_output: Any
 
 
-def options(description: str | None) -> Options:
+def options(description: str | None, rounds: int = 7) -> Options:
     """Read `--model` and `--rounds`; a model without a folder is refused with exit status 2."""
     from mmfm.bundle import is_bundle
     from mmfm.loading import WEIGHTS, list_models
 
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", default="mini", help="a model that ships, or a bundle folder")
-    parser.add_argument("--rounds", type=int, default=7, help="measured rounds (default: 7)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"measured (default: {rounds})")
+    parser.add_argument("--architecture", default="ViT-B-32", help="where weights are random")
     given = parser.parse_args()
     if given.rounds < 1:
         parser.error(f"--rounds is {given.rounds}, wanted at least 1")
     for folder in (Path(given.model), WEIGHTS / given.model):
         if is_bundle(folder):
-            return Options(given.model, folder, given.rounds)
+            return Options(given.model, folder, given.rounds, given.architecture)
     shipped = ", ".join(list_models()) or "none shipped"
     parser.error(f"no model {given.model!r}; wanted one of {shipped}, or a bundle folder")
 

@@ -4,6 +4,7 @@
     config.json            heads.safetensors             the heads, their shapes, the flow's space
     vocabulary.json                                      the caption head's tokens (CLIP BPE ids)
     metrics.json                                         what was measured, on what, with what
+    modules.json                                         tells sentence-transformers how to load it
 
 Nothing is unpickled; unknown settings, missing files and wrong shapes are refused in one sentence.
 """
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 FORMAT = 1
+WEIGHTS = Path(__file__).parent / "weights"  # of the models that ship
 CONFIG, HEADS, VOCABULARY, METRICS = (
     "config.json", "heads.safetensors", "vocabulary.json", "metrics.json"
 )  # fmt: skip
+MODULES = "modules.json"  # sentence-transformers' list of what to load
+TOWERS = {"idx": 0, "name": "0", "path": "", "type": "mmfm.sentence_transformer.Towers"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Bundle:
                 f"the weights of {name} in {self.folder} do not fit its {CONFIG} "
                 f"({str(error).splitlines()[-1].strip()}); copy the bundle again"
             ) from error
+
+
+def find(name: str | Path) -> Path | None:
+    """The folder of the bundle called so: itself a folder, or a model that ships; else None."""
+    return next((at for at in (Path(name), WEIGHTS / str(name)) if is_bundle(at)), None)
 
 
 def is_bundle(folder: Path) -> bool:
@@ -112,6 +121,7 @@ def write(
             (temporary / VOCABULARY).write_text(json.dumps(vocabulary) + "\n")
         if metrics:
             (temporary / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+        (temporary / MODULES).write_text(json.dumps([TOWERS], indent=2) + "\n")
         values = {"format": FORMAT, **to_dict(config)}
         (temporary / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
         if folder.exists():

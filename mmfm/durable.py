@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def sweep(path: str | os.PathLike[str]) -> None:
+    """Remove what killed processes left of `replacing(path)`; for files that only one writes."""
+    path = Path(path)
+    for aside in path.parent.glob(f".{glob.escape(path.name)}.*-*"):
+        aside.unlink(missing_ok=True)
 
 
 def sync(path: str | os.PathLike[str]) -> None:

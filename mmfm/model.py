@@ -22,23 +22,29 @@ from mmfm import bundle
 from mmfm.captioner import decoding
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
+from mmfm.classify.head import Classifier, LinearHead
+from mmfm.classify.zero_shot import Labels, zero_shot_head
 from mmfm.config import ModelConfig
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.decoder.sampler import picture_seed
 from mmfm.device import pick_device
 from mmfm.encoders.backbone import Backbone
+from mmfm.encoders.embedder import BATCH_SIZE, Embedder, checked_size
+from mmfm.encoders.precision import chosen
 from mmfm.errors import InputError, ModelError, TextError
-from mmfm.preprocess.images import as_image_list, load_image, to_pil
+from mmfm.preprocess.images import as_image_list, to_pil
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
+from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
-BATCH_SIZE = 64  # pictures or texts in one pass, unless the caller says otherwise
 
+class MMFM(SentenceEncoder):
+    """One backbone and its heads; a head that a model does not have is None.
 
-class MMFM:
-    """One backbone and its heads; a head that a model does not have is None."""
+    `encode` and what else is known from sentence-transformers comes from SentenceEncoder.
+    """
 
     def __init__(
         self, config: ModelConfig, backbone: Backbone, *, captioner: Captioner | None = None,
@@ -147,72 +153,78 @@ class MMFM:
             "parameters": {**parameters, "total": sum(parameters.values())},
             "backbone_hash": self.backbone_hash,
             "device": str(self.device),
+            "precision": chosen(self.backbone),
             **self.metrics,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ embedding and retrieval
 
-    @torch.inference_mode()
+    @cached_property
+    def embedder(self) -> Embedder:
+        """What turns pictures and texts into vectors."""
+        return Embedder(self.backbone, self.preprocess, self.device)
+
     def embed_images(
         self, images: Any, *, batch_size: int | None = None, precision: str = "auto",
-        progress: bool = False,
+        decode: str = "exact", progress: bool = False,
     ) -> np.ndarray:  # fmt: skip
         """(N, D) float32, unit length, of a picture, a path, bytes, an array, a list, a folder.
 
-        precision: "auto" or "fp32"; both compute in float32 in this edition.
-        Raises ImageError naming the first picture that cannot be read.
+        precision: "fp32", "bf16", "int8", "onnx", or "auto", the fastest that keeps the vectors
+        (`encoders.precision`). decode: "exact" gives open_clip's own pixels; "fast" decodes large
+        JPEGs at a smaller scale, for about a third of the time. Raises ImageError naming the first
+        picture that cannot be read.
         """
-        _check_precision(precision)
-        seen = [e.pooled for e in self._see(images, batch_size, progress)]
-        return torch.cat(seen).float().cpu().numpy()
+        return self.embedder.images(
+            images, batch_size=batch_size, precision=precision, decode=decode, progress=progress
+        )
 
-    @torch.inference_mode()
     def embed_texts(
         self, texts: str | Sequence[str], *, batch_size: int | None = None,
         precision: str = "auto", truncate: str = "warn", progress: bool = False,
     ) -> np.ndarray:  # fmt: skip
         """(N, D) float32, unit length. Too long a text is cut with a warning that shows the part.
 
-        truncate: "warn", or "error" to refuse. Raises TextError on an empty text.
+        truncate: "warn", or "error" to refuse. An empty text has a vector too.
         """
-        _check_precision(precision)
-        texts = self._checked(texts, truncate)
-        said = []
-        for start in _starts(len(texts), batch_size, progress, "texts"):
-            ids = self.backbone.tokenize(texts[start : start + (batch_size or BATCH_SIZE)])
-            said.append(self.backbone.encode_texts(ids.to(self.device)).pooled)
-        return torch.cat(said).float().cpu().numpy()
+        return self.embedder.texts(
+            texts, batch_size=batch_size, precision=precision, truncate=truncate, progress=progress
+        )
 
-    def encode(self, inputs: Any, **options: Any) -> np.ndarray:
-        """Texts or pictures to vectors, as sentence-transformers names it.
-
-        A str, or a list that starts with one, is text; anything else is pictures.
-        """
-        first = inputs[0] if isinstance(inputs, (list, tuple)) and inputs else inputs
-        embed = self.embed_texts if isinstance(first, str) else self.embed_images
-        return embed(inputs, **options)
-
-    @torch.inference_mode()
     def classify(
-        self, images: Any, labels: Sequence[str], templates: Sequence[str] | None = None
-    ) -> np.ndarray:
+        self, images: Any, labels: Labels | Classifier, templates: Any = None, *,
+        batch_size: int | None = None, precision: str = "auto", progress: bool = False,
+    ) -> np.ndarray:  # fmt: skip
         """(N, L) probabilities: over the labels (softmax) or each alone (sigmoid backbones).
 
-        templates: texts with one {}, averaged (prompt ensembling, 2103.00020); default the label.
+        labels: names; or each with the words it goes by ({"dog": ["dog", "puppy"]}); or a
+        classifier made before (zero_shot_head, a probe, KNN). templates: texts with one {}, a set
+        by name ("photo", "imagenet", ...) or a file, averaged; default the words alone.
+        Raises TextError on labels or templates, InputError on a classifier of another model.
         """
-        labels = check_texts(labels)
-        templates = list(templates or ("{}",))
-        if any("{}" not in template for template in templates):
-            raise TextError(f"templates {templates} must each hold {{}} where the label goes")
-        texts = [t.replace("{}", label) for label in labels for t in templates]
-        vectors = self.embed_texts(texts).reshape(len(labels), len(templates), -1).mean(axis=1)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        cosines = torch.from_numpy(self.embed_images(images) @ vectors.T)
-        logits = cosines * self.backbone.logit_scale.cpu()
-        if self.config.backbone.loss == "sigmoid":
-            bias = self.backbone.logit_bias
-            return torch.sigmoid(logits if bias is None else logits + bias.cpu()).numpy()
-        return logits.softmax(dim=1).numpy()
+        if callable(labels):
+            if templates is not None:
+                raise InputError("templates make a classifier of words; this one is made already")
+            head: Classifier = labels
+            if head.space not in ("", self.backbone_hash):
+                raise InputError(f"the classifier was not made with {self.name}; make it again")
+        else:
+            head = self._words_head(labels, templates)
+        how: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
+        return head(self.embed_images(images, progress=progress, **how))
+
+    def zero_shot_head(self, labels: Labels, templates: Any = None) -> LinearHead:
+        """A classifier of words, to be kept: `head(vectors)` needs no pixels, and equals `classify`
+        of the pictures that the vectors are of. Arguments and errors as there.
+        """
+        return replace(self._words_head(labels, templates), space=self.backbone_hash)
+
+    def _words_head(self, labels: Labels, templates: Any) -> LinearHead:
+        bias = self.backbone.logit_bias
+        return zero_shot_head(
+            self.embed_texts, labels, templates, scale=self.backbone.logit_scale.item(),
+            bias=0.0 if bias is None else bias.item(), loss=self.config.backbone.loss,
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ captions
 
@@ -234,7 +246,7 @@ class MMFM:
         if (images is None) == (embeddings is None):
             raise InputError("caption takes images or embeddings, one of the two")
         if embeddings is None:
-            batches = self._see(images, batch_size, progress)
+            batches = self.embedder.see(images, batch_size=batch_size, progress=progress)
         else:
             batches = self._stored(embeddings, batch_size)
         said: list[list[str]] = []
@@ -258,7 +270,7 @@ class MMFM:
         if len(sources) != len(texts):
             raise InputError(f"got {len(sources)} pictures and {len(texts)} texts, wanted pairs")
         scores, done = [], 0
-        for seen in self._see(sources, batch_size, False):
+        for seen in self.embedder.see(sources, batch_size=batch_size):
             memory, mask = captioner.memory(seen)
             part = texts[done : done + len(seen)]
             scores.append(decoding.score(captioner, memory, mask, self.vocabulary, part))
@@ -326,17 +338,10 @@ class MMFM:
     def reconstruct(self, images: Any, *, batch_size: int | None = None) -> list[Image.Image]:
         """Each picture as the pixel decoder sees it in its grid of image tokens."""
         decode = self._need("pixel_decoder", "reconstructs")
-        batches = self._see(images, batch_size, False)
+        batches = self.embedder.see(images, batch_size=batch_size)
         return [picture for seen in batches for picture in to_pil(decode(seen.tokens))]
 
     # ------------------------------------------------------------------ inside
-
-    def _see(self, images: Any, batch_size: int | None, progress: bool) -> Iterator[Embeddings]:
-        sources = as_image_list(images)
-        for start in _starts(len(sources), batch_size, progress, "pictures"):
-            part = sources[start : start + (batch_size or BATCH_SIZE)]
-            pixels = np.stack([self.preprocess(load_image(source)) for source in part])
-            yield self.backbone.encode_images(torch.from_numpy(pixels).to(self.device))
 
     def _read(self, texts: list[str]) -> Embeddings:
         return self.backbone.encode_texts(self.backbone.tokenize(texts).to(self.device))
@@ -345,8 +350,7 @@ class MMFM:
         vectors = np.atleast_2d(np.asarray(vectors, np.float32))
         if vectors.ndim != 2 or vectors.shape[1] != self.embed_dim or not len(vectors):
             raise InputError(f"got vectors of shape {vectors.shape}, wanted (N, {self.embed_dim})")
-        for start in _starts(len(vectors), batch_size, False, ""):
-            part = torch.from_numpy(vectors[start : start + (batch_size or BATCH_SIZE)])
+        for part in torch.from_numpy(vectors).split(checked_size(batch_size)):
             yield Embeddings(nn.functional.normalize(part.to(self.device), dim=1))
 
     def _best(self, images: Tensor, said: Embeddings, rerank: int) -> Tensor:
@@ -377,18 +381,3 @@ def _heads(config: ModelConfig) -> dict[str, nn.Module]:
     if config.decoder is not None:
         heads["decoder"] = ImageDecoder(config.decoder, heads.get("pixel_decoder"))
     return heads
-
-
-def _check_precision(precision: str) -> None:
-    if precision not in ("auto", "fp32"):
-        raise InputError(f"precision is {precision!r}, wanted auto or fp32")
-
-
-def _starts(count: int, batch_size: int | None, progress: bool, what: str) -> Iterator[int]:
-    size = BATCH_SIZE if batch_size is None else batch_size
-    if size < 1:
-        raise InputError(f"batch_size is {size}, wanted at least 1")
-    with tqdm(total=count, unit=what, disable=not progress, leave=False) as bar:
-        for start in range(0, count, size):
-            yield start
-            bar.update(min(size, count - start))

@@ -88,7 +88,9 @@ def test_a_long_text_is_cut_with_a_warning_or_refused(model):
     ("call", "error"),
     [
         (lambda m: m.embed_texts([]), TextError),
-        (lambda m: m.embed_texts(["tree", " "]), TextError),
+        (lambda m: m.embed_texts(["tree", 3]), TextError),
+        (lambda m: m.embed_texts(["tree", "half \ud83d"]), TextError),
+        (lambda m: m.classify(np.zeros((8, 8, 3), np.uint8), ["tree", " "]), TextError),
         (lambda m: m.embed_texts("tree", truncate="maybe"), TextError),
         (lambda m: m.embed_texts("tree", precision="fp8"), InputError),
         (lambda m: m.embed_images([]), ImageError),

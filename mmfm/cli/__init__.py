@@ -28,6 +28,7 @@ VERBS = {  # verb -> its line in the help; its module is mmfm.cli.<verb>
     "data": "Inspect, shard, filter and embed data sets.",
     "train": "Train a backbone from shards, by a recipe.",
     "evaluate": "Measure a model on held-out shards.",
+    "export": "Write the backbone for open_clip or ONNX Runtime.",
     "info": "Say what a model is and how good it is.",
 }
 
@@ -65,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _debug()
             _complain("error", wrong)
             return 2
-        except SystemExit:  # click's answer to a closed pipe, as in `… | head -1`
-            return 0
+        except SystemExit as left:  # 1 is click's answer to a closed pipe, as in `… | head -1`
+            return 0 if left.code in (None, 1) else left.code if isinstance(left.code, int) else 1
         except (click.Abort, KeyboardInterrupt):
             _complain("stopped", "interrupted")
             return 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ class Run:
     device: str | None
     seed: int | None
     as_json: bool
+    allow_pickle: bool = False
 
     def load(self) -> MMFM:
         """The model that the call names, on the device that it names."""
         import mmfm
 
-        return mmfm.load(self.model, device=self.device)
+        _listen()
+        return mmfm.load(self.model, device=self.device, allow_pickle=self.allow_pickle)
 
     @property
     def progress(self) -> bool:
@@ -44,18 +47,35 @@ class Run:
         click.echo(json.dumps(document, ensure_ascii=False, indent=2) if self.as_json else lines)
 
 
+def _listen() -> None:
+    """What the package tells (which precision it chose) becomes a line on stderr."""
+    log = logging.getLogger("mmfm")
+    if not any(isinstance(handler, _OnStderr) for handler in log.handlers):
+        log.addHandler(_OnStderr(logging.INFO))
+        log.setLevel(logging.INFO)
+
+
+class _OnStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(f"mmfm: {record.getMessage()}", err=True)
+
+
 def shared(verb: Callable[..., None]) -> Callable[..., None]:
     """Decorate a verb with the shared options; it receives them as one `Run`."""
 
-    @click.option("--model", default="mini", show_default=True, help="Name or folder of a model.")
+    @click.option("--model", default="mini", show_default=True,
+                  help="What ships, a bundle, open_clip:ARCH/TAG, open_clip:ARCH/FILE, "
+                       "hf-hub:ORG/NAME, local-dir:PATH.")  # fmt: skip
+    @click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin weights: tensors only.")
     @click.option("--device", help="cpu, cuda, cuda:1, mps; default: the best one present.")
     @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Makes draws repeatable.")
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, nothing else.")
     @functools.wraps(verb)
     def with_run(
-        model: str, device: str | None, seed: int | None, as_json: bool, **options: Any
-    ) -> None:
-        verb(Run(model, device, seed, as_json), **options)
+        model: str, device: str | None, seed: int | None, as_json: bool, allow_pickle: bool,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        verb(Run(model, device, seed, as_json, allow_pickle), **options)
 
     return with_run
 

@@ -129,8 +129,6 @@ def _train(ctx: click.Context, run: Run, recipe: Recipe, output: str) -> None:
         if first:
             raise
         ctx.exit(2)  # the first process says it for all
-    except SystemExit as left:  # a signal: the checkpoint is written, and the code tells of it
-        ctx.exit(left.code if isinstance(left.code, int) else 1)
     if first:
         figures = lines_of(summary["held_out"]) or ["nothing was measured: no held_out was given"]
         run.result(summary, "\n".join([*figures, f"the model is {summary['bundle']}"]))

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from mmfm.durable import replacing
 from mmfm.errors import DataError, OutputError
 
 ON_ERROR = ("raise", "skip", "quarantine")
@@ -103,7 +104,9 @@ class BadSamples:
         target = Path(path)
         lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in self.records]
         try:
-            _replace(target, "".join(lines).encode(errors="backslashreplace"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as file:
+                file.write("".join(lines).encode(errors="backslashreplace"))
         except OSError as error:
             raise OutputError(f"cannot write {target}: {error.strerror}") from error
 
@@ -118,7 +121,8 @@ class BadSamples:
             if name in self._kept:
                 return
             if data is not None:
-                _replace(folder / f"{name}.bin", data)
+                with replacing(folder / f"{name}.bin") as file:
+                    file.write(data)
             line = {**entry, "file": f"{name}.bin" if data is not None else None, "name": name}
             with open(folder / REASONS, "ab") as stream:  # one write: appends do not mix
                 stream.write(json.dumps(line).encode() + b"\n")
@@ -140,17 +144,3 @@ def _names(path: Path) -> set[str]:
         except (ValueError, TypeError, KeyError):
             continue
     return names
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write aside, sync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with open(aside, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

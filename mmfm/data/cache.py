@@ -10,6 +10,7 @@ A batch costs little more than copying its bytes. A million pictures of 64 px ta
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -90,6 +91,10 @@ class PackedCache:
 
     def __reduce__(self) -> tuple[type[PackedCache], tuple[Path]]:
         return type(self), (self.folder,)
+
+    def fingerprint(self) -> str:
+        """Hex; changes when the data set that it was made of does, or how its pixels were made."""
+        return hashlib.sha256(json.dumps(self.about, sort_keys=True).encode()).hexdigest()
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """(B, size, size, 3) uint8, a copy."""

@@ -21,6 +21,7 @@ from mmfm.data.batch import Batch
 from mmfm.data.cache import ABOUT, PIXELS, STARTS, TEXTS, read_about
 from mmfm.data.dataset import ShardDataset
 from mmfm.data.loader import Loader
+from mmfm.durable import replacing, sweep, sync
 from mmfm.errors import DataError, OutputError
 
 FORMAT = 1
@@ -88,6 +89,8 @@ class _Build:
         self.about = about
         self.on_bad = on_bad
         self.first_record = len(on_bad.records)
+        for name in (PROGRESS, STARTS, ABOUT):  # this process is the only writer
+            sweep(folder / name)
         progress = self._read_progress()
         if progress is None:
             for path in folder.iterdir():
@@ -117,18 +120,19 @@ class _Build:
         self.done += len(batch)
         bad = self.on_bad.records[self.first_record :]
         progress = {"about": self.about, "done": self.done, "pixels": pixels, "texts": texts}
-        _replace(self.folder / PROGRESS, json.dumps({**progress, "bad": bad}))
+        with replacing(self.folder / PROGRESS) as file:
+            file.write(json.dumps({**progress, "bad": bad}).encode())
 
     def finish(self, folder: Path) -> None:
         text = np.memmap(self.folder / TEXTS, np.uint8, "r")
         starts = np.concatenate([[0], np.flatnonzero(text == ord("\n")) + 1]).astype(np.int64)
-        with open(self.folder / STARTS, "wb") as stream:
-            np.save(stream, starts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _replace(self.folder / ABOUT, json.dumps(self.about, indent=1))
+        with replacing(self.folder / STARTS) as file:
+            np.save(file, starts)
+        with replacing(self.folder / ABOUT) as file:
+            file.write(json.dumps(self.about, indent=1).encode())
         (self.folder / PROGRESS).unlink()
         self.folder.rename(folder)
+        sync(folder.parent)
 
     def _read_progress(self) -> dict[str, Any] | None:
         """None when there is nothing of this build to go on with."""
@@ -207,12 +211,3 @@ def _append(path: Path, data: bytes) -> int:
         stream.flush()
         os.fsync(stream.fileno())
         return stream.tell()
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".new")
-    with open(aside, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, path)

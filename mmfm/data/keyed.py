@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfm.durable import sync
 from mmfm.errors import DataError, OutputError
 
 KEY_BYTES = 32
@@ -348,7 +349,7 @@ class _NewFile:
             self._file.flush()
             os.fsync(self._file.fileno())
             os.replace(self._path, self._folder / name)
-            _fsync(self._folder)
+            sync(self._folder)
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -359,12 +360,3 @@ class _NewFile:
             raise OutputError(
                 f"Cannot write into {self._folder}: {reason}; make room or choose another folder."
             ) from error
-
-
-def _fsync(folder: Path) -> None:
-    if os.name != "nt":  # Windows has no handle of a folder to flush
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -74,6 +74,7 @@ class Loader:
         else:
             stop = self.on_bad.on_error == "raise"
             source = Squares(dataset, image_size, mode=mode, margin=margin, stop_at_first=stop)
+        self._dataset = dataset
         self._steps = _Steps(source, order, augment)
         self._num_workers = num_workers
         self._prefetch = prefetch
@@ -99,6 +100,10 @@ class Loader:
             assert work.failure is not None  # a bad row that ends its batch was raised by record
             raise work.failure
         return work.batch
+
+    def fingerprint(self) -> str:
+        """Changes when the data does; a training asks before it goes on from a checkpoint."""
+        return self._dataset.fingerprint()
 
     def close(self) -> None:
         """End the workers; the next `batch` starts new ones."""

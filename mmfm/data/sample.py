@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mmfm.data.bad import SampleError
 
 IMAGE_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff")
-EXTENSIONS = (*IMAGE_EXTENSIONS, "txt", "json")  # all that is ever read from a shard
+EXTENSIONS = (*IMAGE_EXTENSIONS, "txt", "json", "cls")  # all that is ever read from a shard
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,17 @@ class Sample:
         """The sample that members of a shard, by extension, make.
 
         Captions are the list `captions` of the JSON (what `write_shards` writes), or else the
-        text, or else the JSON's `caption` (img2dataset); none of them gives (). Raises SampleError
-        "bad-text" when the texts cannot be read.
+        text, or else the JSON's `caption` (img2dataset); none of them gives (). A `.cls` (the
+        number of a class, in sets for classification) becomes meta["cls"], as text. Raises
+        SampleError "bad-text" when the texts cannot be read.
         """
         image = next(parts[kind] for kind in IMAGE_EXTENSIONS if kind in parts)
         try:
             meta = json.loads(parts["json"]) if "json" in parts else {}
             text = parts["txt"].decode().strip() if "txt" in parts else ""
             captions = _captions(meta, text)
+            if "cls" in parts:
+                meta.setdefault("cls", parts["cls"].decode().strip())
         except (ValueError, RecursionError) as error:
             text = f"{shard}: the text of sample {key!r} cannot be read: {error}"
             raise SampleError(text, shard, key, "bad-text") from None

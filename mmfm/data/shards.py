@@ -88,28 +88,47 @@ def _is_shard(name: str) -> bool:
 def _write(samples: Iterable[Sample], folder: Path, target: Path, max_count: int) -> int:
     """Shards into `folder`, which is to become `target`; how many samples there were."""
     seen: set[str] = set()
-    samples = iter(samples)
-    part = list(itertools.islice(samples, max_count))
-    shard = 0
-    while part or not shard:  # an empty split still has one shard, without samples
-        name = f"{shard:05d}.tar"
-        with _write_errors(target / name):  # the samples' own source fails under its own name
-            _write_shard(folder / name, [_members(sample, seen) for sample in part])
-        part = list(itertools.islice(samples, max_count))
-        shard += 1
+    source = iter(samples)
+    for number in itertools.count():
+        part = list(itertools.islice(source, 1))
+        if number and not part:  # an empty split still has one shard, without samples
+            break
+        name = f"{number:05d}.tar"
+        with _NewShard(folder / name, target / name) as shard:
+            for sample in itertools.chain(part, itertools.islice(source, max_count - 1)):
+                shard.write(_members(sample, seen))
     return len(seen)
 
 
-def _write_shard(path: Path, samples: list[dict[str, str | bytes]]) -> None:
-    os.environ["WDS_SECURE"] = "1"  # read by webdataset when it is imported
-    from webdataset.writer import TarWriter
+class _NewShard:
+    """A tar that is written sample by sample; leaving the block ends it, and waits for the disk.
 
-    with open(path, "wb") as stream:
-        with TarWriter(stream, user="mmfm", group="mmfm", mtime=0, encoder=False) as writer:
-            for sample in samples:
-                writer.write(sample)
-        stream.flush()
-        os.fsync(stream.fileno())
+    Raises OutputError about `told`, the name that it will have, when a write fails; errors of what
+    gives the samples pass through as they are.
+    """
+
+    def __init__(self, path: Path, told: Path) -> None:
+        os.environ["WDS_SECURE"] = "1"  # read by webdataset when it is imported
+        from webdataset.writer import TarWriter
+
+        self._told = told
+        with _write_errors(told):
+            self._stream = open(path, "wb")  # noqa: SIM115  closed on leaving the block
+            self._tar = TarWriter(self._stream, user="mmfm", group="mmfm", mtime=0, encoder=False)
+
+    def __enter__(self) -> _NewShard:
+        return self
+
+    def write(self, members: dict[str, str | bytes]) -> None:
+        with _write_errors(self._told):
+            self._tar.write(members)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        given_up = kind is not None  # its file goes with its folder
+        with contextlib.suppress(OSError) if given_up else _write_errors(self._told), self._stream:
+            self._tar.close()
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
 
 def _members(sample: Sample, seen: set[str]) -> dict[str, str | bytes]:

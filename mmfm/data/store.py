@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import unicodedata
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from mmfm.data.keyed import (
     read_arrays,
     write_arrays,
 )
+from mmfm.durable import replacing
 from mmfm.errors import DataError, OutputError
 
 KINDS = ("pooled", "grid", "text")
@@ -207,9 +207,8 @@ class EmbeddingStore:
         name, hashes = self.identity.space(kind)
         note = self.folder / name / "space.json"
         if not note.exists():
-            passing = note.with_name(f".space-{uuid.uuid4().hex}.json")
-            passing.write_text(json.dumps({**hashes, "model": self.model}, indent=1) + "\n")
-            os.replace(passing, note)
+            with replacing(note) as file:
+                file.write(json.dumps({**hashes, "model": self.model}, indent=1).encode() + b"\n")
 
     def shard_keys(self, shard: str, fingerprint: str) -> ShardKeys | None:
         """What a shard was seen to hold; None when it is new, changed, or its note is damaged."""

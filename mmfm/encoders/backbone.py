@@ -1,16 +1,14 @@
 """The open_clip adapter: any open_clip model behind two calls that return `Embeddings`.
 
-The only file that imports open_clip. What it saves, open_clip loads (`local-dir:`), and the
-embeddings are equal, since the module inside *is* open_clip's.
+What it saves, open_clip loads (`local-dir:`), and the embeddings are equal, since the module inside
+*is* open_clip's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfm.config import BackboneConfig
+from mmfm.encoders import architectures, weights
+from mmfm.encoders.architectures import CONFIG_FILE, WEIGHTS_FILE
+from mmfm.encoders.towers import see, shows_tokens, text_tower
+from mmfm.encoders.whole_folder import whole_folder
 from mmfm.errors import ModelError
 from mmfm.preprocess.transform import Preprocess
 from mmfm.shapes import Embeddings
-
-CONFIG_FILE = "open_clip_config.json"
-WEIGHTS_FILE = "open_clip_model.safetensors"
 
 
 class Backbone(nn.Module):
@@ -43,16 +42,8 @@ class Backbone(nn.Module):
     @classmethod
     def from_config(cls, config: BackboneConfig, *, device: str = "cpu") -> Backbone:
         """A backbone with fresh random weights; on the device "meta" it has shapes alone."""
-        import open_clip
-        from open_clip.factory import _MODEL_CONFIGS
-
-        name = "mmfm-" + hashlib.sha256(json.dumps(config.model_cfg).encode()).hexdigest()[:12]
-        _MODEL_CONFIGS[name] = config.model_cfg  # add_model_config takes only files
-        with _without_warnings(), torch.device(device):
-            towers = open_clip.create_model(
-                name, load_weights=False, force_preprocess_cfg=config.preprocess_cfg, device=device
-            )
-        return cls(config, towers, open_clip.get_tokenizer(name))
+        towers, _ = architectures.build(config.model_cfg, config.preprocess_cfg, device)
+        return cls(config, towers, architectures.tokenizer(config.model_cfg))
 
     def forward(
         self, pixels: Tensor, token_ids: Tensor, length: int | None = None
@@ -68,64 +59,53 @@ class Backbone(nn.Module):
         return (pixels.permute(0, 3, 1, 2) - self.pixel_mean) / self.pixel_std
 
     def encode_images(self, images: Tensor) -> Embeddings:
-        """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, tokens.
+        """images (B, 3, H, W), normalised as `preprocess_cfg` says -> pooled, patch tokens.
 
-        Towers without a plain grid of tokens (ResNets, attention-pooled ones) give pooled alone.
+        The tokens are open_clip's (`towers.py`), row by row; None where the tower shows none.
         """
         if not self.gives_tokens:
             return Embeddings(F.normalize(self.towers.encode_image(images), dim=-1))
-        found = self.towers.forward_intermediates(
-            image=images, image_indices=1, normalize_intermediates=True, image_output_fmt="NLC"
-        )
-        return Embeddings(found["image_features"], found["image_intermediates"][-1])
+        features, tokens = see(self.towers.visual, images)
+        return Embeddings(F.normalize(features, dim=-1), tokens)
 
     def text_length(self, token_ids: Tensor) -> int:
-        """Tokens of the longest text, its end included, where nothing after it matters; else T."""
-        return int(token_ids.argmax(dim=1).max()) + 1 if self.trims_text else token_ids.shape[1]
+        """Tokens of the longest text that matter to a vector, where padding does not; else T."""
+        return text_tower(self.towers).length(token_ids)
 
     def encode_texts(self, token_ids: Tensor, length: int | None = None) -> Embeddings:
         """token_ids (B, T) from `tokenize` -> pooled, tokens, mask.
 
-        Causal towers that pool at the end-of-text token do not see what follows it, so padding
-        beyond the longest text of the batch is dropped: exact, and several times faster. length:
-        `text_length` of these ids where it is known already (asking a GPU for it waits for it).
+        Where padding cannot reach the vector (`trims_text`), what lies beyond the longest text of
+        the batch is dropped: exact, and several times faster. length: `text_length` of these ids
+        where it is known already (asking a GPU for it waits for it). mask: True up to the end of a
+        text; None where the tower reads padding as text and the tokenizer does not tell it apart.
         """
-        if not self.trims_text:
-            pooled = F.normalize(self.towers.encode_text(token_ids), dim=-1)
-            return Embeddings(pooled)
-        towers = self.towers
-        end = token_ids.argmax(dim=1)  # the end-of-text id is the largest
-        length = int(end.max()) + 1 if length is None else length
-        token_ids = token_ids[:, :length]
-        x = towers.token_embedding(token_ids) + towers.positional_embedding[:length]
-        x = towers.transformer(x, attn_mask=towers.attn_mask[:length, :length])
-        tokens = towers.ln_final(x)
-        pooled = tokens[torch.arange(len(end), device=end.device), end] @ towers.text_projection
-        mask = torch.arange(length, device=end.device)[None] <= end[:, None]
-        return Embeddings(F.normalize(pooled, dim=-1), tokens, mask)
+        features, tokens, mask = text_tower(self.towers).read(token_ids, length)
+        if mask is None:
+            mask = self._words(token_ids)
+        return Embeddings(F.normalize(features, dim=-1), tokens, mask)
+
+    def _words(self, ids: Tensor) -> Tensor | None:
+        """(B, T) True where the tokenizer put no padding; an end token that also pads ends it."""
+        told: Any = getattr(self.tokenizer, "tokenizer", None)
+        padding = getattr(told, "pad_token_id", None)
+        if padding is None:
+            return None
+        words = ids != padding
+        if padding == told.eos_token_id:
+            words = words | words.roll(1, dims=1)
+            words[:, 0] = True
+        return words
 
     @property
     def gives_tokens(self) -> bool:
-        """Whether the image tower is a plain ViT, open_clip's own or timm's."""
-        from open_clip.transformer import VisionTransformer
-
-        visual = self.towers.visual
-        if isinstance(visual, VisionTransformer):
-            return visual.attn_pool is None
-        return type(getattr(visual, "trunk", None)).__name__ in ("VisionTransformer", "Eva")
+        """Whether the image tower shows its patches."""
+        return shows_tokens(self.towers.visual)
 
     @property
     def trims_text(self) -> bool:
-        """Whether the text tower is CLIP's causal one, pooled at the end-of-text token."""
-        import open_clip
-
-        towers = self.towers
-        return (
-            type(towers) is open_clip.CLIP
-            and towers.text_pool_type == "argmax"
-            and towers.attn_mask is not None
-            and isinstance(towers.text_projection, Tensor)
-        )
+        """Whether padding behind a text cannot reach its vector, so that it is left out."""
+        return text_tower(self.towers).trims
 
     def tokenize(self, texts: list[str]) -> Tensor:
         """Texts -> (B, context_length) ids, padded, longer ones cut as open_clip cuts them."""
@@ -167,7 +147,7 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
     def save(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the two files that open_clip's `local-dir:` reads."""
+        """Write what open_clip's `local-dir:` reads: config, weights, a Hugging Face tokenizer."""
         from safetensors.torch import save_file
 
         state = {
@@ -180,71 +160,25 @@ class Backbone(nn.Module):
             "preprocess_cfg": self.config.preprocess_cfg,
         }
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        if hasattr(self.tokenizer, "save_pretrained"):
+            self.tokenizer.save_pretrained(str(folder))
+
+    def export(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """`save` into a new folder, which is there whole or not at all.
+
+        Raises OutputError when it cannot be written or holds something.
+        """
+        with whole_folder(folder) as aside:
+            self.save(aside, dtype)
 
     def load(self, folder: Path) -> None:
-        """Read the weights written by `save`; names and shapes must match exactly."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+        """Read what `save` wrote; names and shapes must match exactly, else ModelError."""
         path = folder / WEIGHTS_FILE
         if not path.is_file():
             raise ModelError(f"{path} is missing: the bundle is incomplete, copy it again")
-        try:
-            self.towers.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ModelError(f"{path} cannot be used ({reason}); copy the bundle again") from error
-
-
-def from_open_clip(name: str) -> Backbone:
-    """A published or local open_clip model: `ARCH/TAG`, `hf-hub:...` or `local-dir:...`.
-
-    Raises ModelError when open_clip does not know it or its files cannot be had.
-    """
-    import open_clip
-
-    scheme = name.startswith(("hf-hub:", "local-dir:"))
-    arch, _, tag = name.partition("/")
-    if not scheme and (arch, tag) not in open_clip.list_pretrained():
-        near = [f"{a}/{t}" for a, t in open_clip.list_pretrained() if a == arch]
-        raise ModelError(
-            f"open_clip has no checkpoint {name!r}; wanted ARCH/TAG, "
-            + (
-                f"for {arch} one of {', '.join(near)}"
-                if near
-                else "see open_clip.list_pretrained()"
-            )
-        )
-    try:
-        # why require_pretrained: without weights open_clip warns and goes on with random ones
-        towers = open_clip.create_model(
-            name if scheme else arch, pretrained=None if scheme else tag, require_pretrained=True
-        )
-        tokenizer = open_clip.get_tokenizer(name if scheme else arch)
-        config = open_clip.get_model_config(name if scheme else arch)
-    except Exception as error:  # damaged configs and weights raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"open_clip could not load {name!r} ({reason}); check the name, or the network and "
-            "HF_HUB_OFFLINE, or give a folder with local-dir:PATH"
-        ) from error
-    preprocess = dict(open_clip.get_model_preprocess_cfg(towers))
-    if isinstance(preprocess.get("size"), int):  # one form, so that equal models have equal hashes
-        preprocess["size"] = [preprocess["size"]] * 2
-    loss = "softmax" if towers.logit_bias is None else "sigmoid"
-    backbone_config = BackboneConfig(model_cfg=config, preprocess_cfg=preprocess, loss=loss)
-    return Backbone(backbone_config, towers, tokenizer)
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """open_clip warns that weights are random where random weights were asked for."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+        weights.fill(self.towers, path)
+        if isinstance(self.tokenizer, architectures.NoTokenizer):
+            self.tokenizer = architectures.tokenizer(self.config.model_cfg, folder)
 
 
 def _canonical(config: BackboneConfig) -> str:

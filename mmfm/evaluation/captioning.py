@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmfm.data.sample import Sample
 from mmfm.errors import DataError
@@ -40,16 +41,31 @@ def _distinct(texts: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def captioning(model, samples: Sequence[Sample], progress: bool = False) -> dict:
-    """Greedy captions of every captioned sample, scored by `caption_figures`.
+class Captioning:
+    """Greedy captions of every captioned sample, block by block, scored by `caption_figures`.
 
-    The name is meta["name"], or the first caption where there is none. Raises DataError when no
-    sample has a caption.
+    The name is meta["name"], or the first caption where there is none.
     """
-    captioned = [sample for sample in samples if sample.captions]
-    if not captioned:
-        raise DataError("captioning needs samples with captions and got none; pass captioned data")
-    candidates = model.caption([sample.image for sample in captioned], progress=progress)
-    names = [sample.meta.get("name") or sample.captions[0] for sample in captioned]
-    figures = caption_figures(candidates, names, [sample.captions for sample in captioned])
-    return {"num_images": len(captioned), "num_distinct": len(set(candidates)), **figures}
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.candidates: list[str] = []
+        self.names: list[str] = []
+        self.references: list[tuple[str, ...]] = []
+
+    def __call__(self, block: list[Sample]) -> None:
+        captioned = [sample for sample in block if sample.captions]
+        if captioned:
+            self.candidates += self.model.caption([sample.image for sample in captioned])
+            self.names += [sample.meta.get("name") or sample.captions[0] for sample in captioned]
+            self.references += [sample.captions for sample in captioned]
+
+    def figures(self) -> dict:
+        """Raises DataError when no sample had a caption."""
+        if not self.candidates:
+            raise DataError(
+                "captioning needs samples with captions and got none; pass captioned data"
+            )
+        figures = caption_figures(self.candidates, self.names, self.references)
+        counts = {"num_images": len(self.candidates), "num_distinct": len(set(self.candidates))}
+        return {**counts, **figures}

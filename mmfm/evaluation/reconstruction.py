@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -69,33 +69,36 @@ def _expect_alike(a: np.ndarray, b: np.ndarray) -> None:
         )
 
 
-def reconstruction(model, samples: Sequence[Sample], progress: bool = False) -> dict:
+class Reconstruction:
     """Mean PSNR (dB) and SSIM of the model's reconstructions, at the model's image size.
 
     psnr_flat: PSNR when every picture is replaced by its own mean colour, the figure to beat. A
-    picture that comes back identical counts 100 dB. Raises DataError when there are no samples.
+    picture that comes back identical counts 100 dB.
     """
-    if not samples:
-        raise DataError("reconstruction needs samples and got none; pass data with pictures")
-    figures: dict[str, list[float]] = {"psnr": [], "ssim": [], "psnr_flat": []}
-    starts = range(0, len(samples), _BATCH)
-    if progress:
-        from tqdm import tqdm
 
-        starts = tqdm(starts, desc="reconstruct", unit="batch")
-    for start in starts:
-        images = [sample.image for sample in samples[start : start + _BATCH]]
-        for source, picture in zip(images, model.reconstruct(images), strict=True):
-            decoded = np.asarray(picture.convert("RGB"))
-            pixels = to_pixels(load_image(source), decoded.shape[0])
-            original = np.asarray(to_pil(pixels[None])[0])
-            mean = original.mean(axis=(0, 1)).round().astype(np.uint8)
-            flat = np.broadcast_to(mean, original.shape)
-            figures["psnr"].append(min(psnr(original, decoded), MAX_PSNR))
-            figures["ssim"].append(ssim(original, decoded))
-            figures["psnr_flat"].append(min(psnr(original, flat), MAX_PSNR))
-    return {
-        "num_images": len(samples),
-        "image_size": int(decoded.shape[0]),
-        **{name: float(np.mean(values)) for name, values in figures.items()},
-    }
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.size = 0
+        self.values: dict[str, list[float]] = {"psnr": [], "ssim": [], "psnr_flat": []}
+
+    def __call__(self, block: list[Sample]) -> None:
+        for start in range(0, len(block), _BATCH):
+            images = [sample.image for sample in block[start : start + _BATCH]]
+            for source, picture in zip(images, self.model.reconstruct(images), strict=True):
+                self._add(source, np.asarray(picture.convert("RGB")))
+
+    def _add(self, source: bytes, decoded: np.ndarray) -> None:
+        self.size = decoded.shape[0]
+        original = np.asarray(to_pil(to_pixels(load_image(source), self.size)[None])[0])
+        mean = original.mean(axis=(0, 1)).round().astype(np.uint8)
+        flat = np.broadcast_to(mean, original.shape)
+        self.values["psnr"].append(min(psnr(original, decoded), MAX_PSNR))
+        self.values["ssim"].append(ssim(original, decoded))
+        self.values["psnr_flat"].append(min(psnr(original, flat), MAX_PSNR))
+
+    def figures(self) -> dict:
+        """Raises DataError when there were no samples."""
+        if not self.values["psnr"]:
+            raise DataError("reconstruction needs samples and got none; pass data with pictures")
+        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        return {"num_images": len(self.values["psnr"]), "image_size": self.size, **means}

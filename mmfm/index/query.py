@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from mmfm.errors import DataError, ModelError
+
+# a picture's source -> its vector where it is known without the model
+Stored = Callable[[Any], "np.ndarray | None"]
 
 
 class Embedder(Protocol):
@@ -25,28 +31,17 @@ class Embedder(Protocol):
     def embed_texts(self, texts: list[str]) -> np.ndarray: ...
 
 
-def query_vector(
-    query: Any, image: Any, minus: Any, model: Embedder | None, dim: int
-) -> np.ndarray:
-    """(dim,) float32, unit length.
+@dataclass(frozen=True)
+class Part:
+    """One thing asked for and its weight. vector: known already; None for what a model must see."""
 
-    Every part is made a unit vector, times its weight, summed, and the sum made unit again:
-    `query` parts with the weights given (1 for a lone one), `image` with 1, `minus` parts with -1.
+    item: Any
+    weight: float
+    vector: np.ndarray | None
 
-    Raises DataError when nothing is asked, a vector does not fit, or the parts cancel out;
-    ModelError when words or a picture come without a model.
-    """
-    parts = [*_weighted(query), *[(_picture(item), weight) for item, weight in _weighted(image)]]
-    if not parts:
-        raise DataError("Nothing to search for; give a text, a picture or a vector.")
-    parts += [(item, -weight) for item, weight in _weighted(minus)]
-    total = np.zeros(dim, np.float64)
-    for item, weight in parts:
-        total += weight * _unit(_embed(item, model, dim))
-    length = float(np.linalg.norm(total))
-    if length < 1e-6:
-        raise DataError("The parts of the query cancel out; change a weight or what is subtracted.")
-    return (total / length).astype(np.float32)
+    @property
+    def is_text(self) -> bool:
+        return isinstance(self.item, str)
 
 
 class _Picture:
@@ -54,6 +49,85 @@ class _Picture:
 
     def __init__(self, source: Any) -> None:
         self.source = source
+
+
+class Query:
+    """The parts of one question. Raises DataError when nothing is asked, or not understandably.
+
+    `query` parts have the weights given (1 for a lone one), `image` 1, `minus` parts -1 times it.
+    """
+
+    def __init__(self, query: Any, image: Any, minus: Any, dim: int, stored: Stored) -> None:
+        items = [
+            *_weighted(query),
+            *[(_picture(item), weight) for item, weight in _weighted(image)],
+        ]
+        if not items:
+            raise DataError("Nothing to search for; give a text, a picture or a vector.")
+        items += [(item, -weight) for item, weight in _weighted(minus)]
+        self.parts = [_part(item, weight, dim, stored) for item, weight in items]
+
+    @property
+    def texts(self) -> list[str]:
+        return [part.item for part in self.parts if part.is_text]
+
+    @property
+    def needs(self) -> set[str]:
+        """What a model must embed: "texts", "pictures", both or nothing."""
+        missing = [part for part in self.parts if part.vector is None]
+        return {"texts" if part.is_text else "pictures" for part in missing}
+
+
+def query_vectors(queries: Sequence[Query], model: Embedder | None, dim: int) -> np.ndarray:
+    """(Q, dim) float32, unit length: parts made unit, times their weights, summed, unit again.
+
+    Texts and pictures of all queries are embedded together. Raises DataError when a vector does
+    not fit or parts cancel out; ModelError when words or a picture come without a model.
+    """
+    missing = [part for query in queries for part in query.parts if part.vector is None]
+    found = _embedded(missing, model)
+    rows = np.zeros((len(queries), dim), np.float64)
+    for row, query in zip(rows, queries):
+        for part in query.parts:
+            vector = found[id(part)] if part.vector is None else part.vector
+            row += part.weight * _unit(_checked(vector, dim))
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if (lengths < 1e-6).any():
+        raise DataError("The parts of the query cancel out; change a weight or what is subtracted.")
+    return (rows / lengths).astype(np.float32)
+
+
+def _embedded(parts: Sequence[Part], model: Embedder | None) -> dict[int, np.ndarray]:
+    """The model's vector of every part, by the part's own id."""
+    if not parts:
+        return {}
+    if model is None:
+        what = "words" if parts[0].is_text else "a picture"
+        raise ModelError(
+            f"Searching with {what} needs the model that made the index; open it with "
+            "Index.open(path, model=mmfm.load(...)), pass model=, or give a vector."
+        )
+    texts = [part for part in parts if part.is_text]
+    pictures = [part for part in parts if not part.is_text]
+    found: dict[int, np.ndarray] = {}
+    if texts:
+        found.update(zip(map(id, texts), model.embed_texts([part.item for part in texts])))
+    if pictures:
+        found.update(zip(map(id, pictures), model.embed_images([p.item for p in pictures])))
+    return found
+
+
+def _part(item: Any, weight: float, dim: int, stored: Stored) -> Part:
+    if isinstance(item, str):
+        return Part(item, weight, None)
+    if isinstance(item, np.ndarray) and (item.ndim == 1 or item.shape == (1, dim)):
+        return Part(item, weight, item.reshape(-1))
+    source = item.source if isinstance(item, _Picture) else item
+    if isinstance(source, (str, os.PathLike)):
+        if os.path.isdir(source):
+            raise DataError(f"{os.fspath(source)} is a folder; search with one picture.")
+        source = Path(source)  # a str is words
+    return Part(source, weight, stored(source))
 
 
 def _picture(item: Any) -> _Picture:
@@ -79,25 +153,8 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], Real)
 
 
-def _embed(item: Any, model: Embedder | None, dim: int) -> np.ndarray:
-    """One part of a query -> (dim,) numbers of any length."""
-    if isinstance(item, np.ndarray) and (item.ndim == 1 or item.shape == (1, dim)):
-        return _checked(item.reshape(-1), dim)
-    what = "words" if isinstance(item, str) else "a picture"
-    if model is None:
-        raise ModelError(
-            f"Searching with {what} needs the model that made the index; open it with "
-            "Index.open(path, model=mmfm.load(...)), pass model=, or give a vector."
-        )
-    if isinstance(item, str):
-        return _checked(np.asarray(model.embed_texts([item]))[0], dim)
-    source = item.source if isinstance(item, _Picture) else item
-    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-        raise DataError(f"{os.fspath(source)} is a folder; search with one picture.")
-    return _checked(np.asarray(model.embed_images([source]))[0], dim)
-
-
-def _checked(vector: np.ndarray, dim: int) -> np.ndarray:
+def _checked(vector: Any, dim: int) -> np.ndarray:
+    vector = np.asarray(vector)
     if vector.shape != (dim,):
         raise DataError(f"Got a query vector of shape {vector.shape}, the index wants ({dim},).")
     vector = vector.astype(np.float64)

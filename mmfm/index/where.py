@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ def read_where(where: Any) -> tuple[Condition, ...]:
     """
     if where is None:
         return ()
-    if isinstance(where, str):
+    if isinstance(where, (str, Condition)):
         where = [where]
     if isinstance(where, Mapping):
         return tuple(_from_pair(name, value) for name, value in where.items())
@@ -75,18 +76,25 @@ def _from_words(words: Any) -> Condition:
     if match is None:
         raise _refused(words)
     name, sign, text = match.groups()
+    return _checked(name, sign, read_value(text))
+
+
+def read_value(text: str) -> Any:
+    """A word as JSON has it (a number, true, false, a text in quotes), any other as a text."""
+    text = text.strip()
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    return _checked(name, sign, value)
+        value = json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
+    is_plain = isinstance(value, (str, bool, int)) or _is_finite(value)
+    return value if is_plain else text
 
 
 def _checked(name: Any, sign: Any, value: Any) -> Condition:
     values = value if sign == "in" and isinstance(value, (list, tuple)) else [value]
     if sign == "in" and not isinstance(value, (list, tuple)):
         raise _refused((name, sign, value))
-    plain = all(isinstance(one, (str, int, float, bool)) for one in values)
+    plain = all(isinstance(one, (str, int, bool)) or _is_finite(one) for one in values)
     if not isinstance(name, str) or not _NAME.fullmatch(name) or sign not in OPERATORS or not plain:
         raise _refused((name, sign, value))
     return Condition(name, sign, list(values) if sign == "in" else value)
@@ -97,6 +105,10 @@ def _refused(where: Any) -> DataError:
         f"Got the condition {where!r}; wanted NAME=VALUE with one of {' '.join(OPERATORS)}, such "
         'as {"label": "cat", "width": (">=", 300)} or "width>=300".'
     )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _kind(value: Any) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -21,16 +21,21 @@ from PIL import TiffImagePlugin, WebPImagePlugin  # noqa: F401  isort: skip
 
 from mmfm.errors import ImageError
 from mmfm.preprocess.folder import list_images
+from mmfm.preprocess.limits import MAX_PIXELS, check_exif, check_limits, check_size
 from mmfm.preprocess.modes import to_rgb
 from mmfm.preprocess.transform import Preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
+
 __all__ = ["MAX_PIXELS", "Preprocess", "as_image_list", "load_image", "to_pil", "to_pixels"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # MPO, the phones' JPEG, opens as JPEG
-MAX_PIXELS = 64_000_000  # width * height
+MAX_BYTES = 2**30  # of what is read whole: twice the largest picture, raw, of 16 bits and alpha
+_READ_AT_ONCE = 2**22
+READ_WHOLE = (b"\xff\xd8", b"RI")  # JPEG and WebP begin so; they are looked at, then decoded, whole
 _URL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.\-]+://|data:)")
 _EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
@@ -56,15 +61,25 @@ def load_image(source: Any) -> Image.Image:
     over 64 megapixels, NaN pixels, an unknown type.
     """
     if isinstance(source, Image.Image):
-        return _finish(source, "the Pillow image")
+        rgb = _finish(source, "the Pillow image")
+        return _bare(rgb.copy() if rgb is source else rgb)
     if isinstance(source, np.ndarray):
         return _from_array(source)
+    return with_file(source, decode)
+
+
+def with_file(source: Any, read: Callable[[BinaryIO, str], T]) -> T:
+    """read(file, name) of the encoded picture that a path, bytes or a binary file holds.
+
+    The file can be sought and begins with the picture; the name is what an error calls it.
+    Raises ImageError for what holds no bytes (missing, a folder, a URL, empty, an unknown type).
+    """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(io.BytesIO(bytes(source)), "the image bytes")
+        return _not_empty(io.BytesIO(bytes(source)), "the image bytes", read)
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(os.fspath(source))
+        return _from_path(os.fspath(source), read)
     if hasattr(source, "read"):
-        return _from_file(source)
+        return _from_file(source, read)
     raise ImageError(
         f"Got {type(source).__name__} where a picture was wanted; give a path, bytes, a Pillow "
         "image or a numpy array."
@@ -121,7 +136,7 @@ def _is_folder(path: str | bytes) -> bool:
         return False
 
 
-def _from_path(path: str | bytes) -> Image.Image:
+def _from_path(path: str | bytes, read: Callable[[BinaryIO, str], T]) -> T:
     name = os.fsdecode(path)
     if _URL.match(name):
         raise ImageError(f"{name[:200]} is a URL; download the picture and give its path or bytes.")
@@ -131,7 +146,7 @@ def _from_path(path: str | bytes) -> Image.Image:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ImageError(f"{name} is not a regular file; give a picture file.")
         with open(path, "rb") as file:
-            return _decode(file, name)
+            return _not_empty(file, name, read)
     except FileNotFoundError as error:
         raise ImageError(f"No file at {name}; check the path.") from error
     except OSError as error:
@@ -142,22 +157,36 @@ def _from_path(path: str | bytes) -> Image.Image:
         raise ImageError(f"{name[:200]!r} cannot be a path: {error}.") from error
 
 
-def _from_file(file: Any) -> Image.Image:
+def _from_file(file: Any, read: Callable[[BinaryIO, str], T]) -> T:
     name = str(getattr(file, "name", "the image file"))
-    try:
-        data = file.read()
-    except Exception as error:
-        raise ImageError(f"Cannot read {name}: {error}; open it for binary reading.") from error
-    if not isinstance(data, bytes):
-        raise ImageError(f"{name} gives text; open it in binary mode ('rb').")
-    return _decode(io.BytesIO(data), name)
+    return _not_empty(io.BytesIO(read_whole(file, name)), name, read)
 
 
-def _decode(file: Any, name: str) -> Image.Image:
-    """The first frame of an open, seekable binary file."""
+def read_whole(file: BinaryIO, name: str) -> bytes:
+    """All that follows in a file. Raises ImageError where that is no bytes, or too many."""
+    parts: list[bytes] = []
+    for _ in range(MAX_BYTES // _READ_AT_ONCE):  # why in parts: `read` sets all it may need aside
+        try:
+            part = file.read(_READ_AT_ONCE)
+        except Exception as error:
+            raise ImageError(f"Cannot read {name}: {error}; open it for binary reading.") from error
+        if not isinstance(part, bytes):
+            raise ImageError(f"{name} gives text; open it in binary mode ('rb').")
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+    raise ImageError(f"{name} is over {MAX_BYTES // 2**20} MB; give a smaller picture.")
+
+
+def _not_empty(file: BinaryIO, name: str, read: Callable[[BinaryIO, str], T]) -> T:
     if not file.read(1):
         raise ImageError(f"{name} is empty (0 bytes); wanted a picture.")
     file.seek(0)
+    return read(file, name)
+
+
+def decode(file: BinaryIO, name: str) -> Image.Image:
+    """The first frame of an open, seekable binary file, by the rules of `load_image`."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         # why: with this switch, which is global, Pillow fills what is missing with grey in silence
         raise ImageError(
@@ -167,7 +196,16 @@ def _decode(file: Any, name: str) -> Image.Image:
     # why `except Exception`: on damaged files Pillow's plugins raise nearly anything (struct.error,
     # SyntaxError, KeyError, ZeroDivisionError, ...); for the user all mean the same
     try:
+        if file.read(2) in READ_WHOLE and not isinstance(file, io.BytesIO):
+            file.seek(0)
+            file = io.BytesIO(read_whole(file, name))
+        file.seek(0)
+        check_limits(file, name)
         image = Image.open(file, formats=FORMATS)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError(f"{name} does not fit in memory; free some, or shrink it.") from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a picture; wanted {', '.join(FORMATS)}.") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -175,11 +213,14 @@ def _decode(file: Any, name: str) -> Image.Image:
     except Exception as error:
         raise ImageError(f"{name} is damaged: {error or type(error).__name__}.") from error
     with image:
-        return _finish(image, name)
+        rgb = _finish(image, name)
+        # why _new: it leaves the file's metadata behind, without a copy of the pixels, which would
+        # cost a third of what decoding did
+        return _bare(image._new(image.im) if rgb is image else rgb)
 
 
 def _finish(image: Image.Image, name: str) -> Image.Image:
-    """Check the size from the header, decode, turn upright, make RGB, forget the metadata."""
+    """Check the size from the header, decode, make RGB, turn upright; maybe the same picture."""
     check_size(image.size, name)
     try:
         image.load()
@@ -188,32 +229,36 @@ def _finish(image: Image.Image, name: str) -> Image.Image:
         turn = UPRIGHT.get(orientation(image))
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageError(f"{name} does not fit in memory; free some, or shrink it.") from error
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ImageError(f"{name} is cut short or damaged: {reason}.") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
-    rgb.info = {}
     return rgb
 
 
-def check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} is {width} x {height} pixels; wanted at least 1 x 1.")
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{name} is {width} x {height} pixels, over the {MAX_PIXELS // 10**6} megapixels "
-            "allowed; shrink it."
-        )
+def _bare(image: Image.Image) -> Image.Image:
+    image.info = {}
+    return image
 
 
 def orientation(image: Image.Image) -> int:
     """The EXIF orientation 1..8; 1 when there is none or its block is damaged."""
     try:
+        check_exif(_exif_block(image), "")
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # damaged EXIF is common and says nothing about the pixels
         return 1
+
+
+def _exif_block(image: Image.Image) -> bytes:
+    """Where `getexif` will look; a TIFF's own tags have been looked at before."""
+    words = image.info.get("Raw profile type exif")  # of a PNG by ImageMagick: hexadecimal
+    if "exif" in image.info or words is None:
+        return image.info.get("exif", b"")
+    return bytes.fromhex("".join(words.split("\n")[3:]))
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -21,12 +21,13 @@ from mmfm.errors import ImageError
 
 WHITE = (255, 255, 255)
 _GREY_WITHOUT_8_BIT = ("I", "F")  # and every "I;16" variant
+_AT_ONCE = 2**20  # pixels
 _INTEGER_RANGES = (255.0, 65535.0)
 _FLOAT_RANGES = (1.0, *_INTEGER_RANGES)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """The picture as mode RGB, 8 bit; `name` is what an error calls it.
+    """The picture as mode RGB, 8 bit; the same one when it is that; `name` is for errors.
 
     Raises ImageError for NaN or infinite pixels.
     """
@@ -38,8 +39,7 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (*WHITE, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    # copy() so that the caller never shares pixels with what it gave
-    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep_grey_to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -47,22 +47,26 @@ def _deep_grey_to_rgb(image: Image.Image, name: str) -> Image.Image:
     scaled = _scale_to_8_bit(values, name, declared=image.mode.startswith("I;16"))
     key = image.info.get("transparency")
     if isinstance(key, int):
-        scaled = np.where(values == key, np.uint8(255), scaled)
+        scaled[values == key] = 255
     return Image.fromarray(scaled).convert("RGB")
 
 
 def _scale_to_8_bit(values: np.ndarray, name: str, declared: bool) -> np.ndarray:
     """(H, W) of any number -> (H, W) uint8; `declared` = 0..65535 is the file's own range."""
     is_float = np.issubdtype(values.dtype, np.floating)
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
+    if is_float and not np.isfinite(values).all():
         raise ImageError(f"{name} holds NaN or infinite pixels; replace them by numbers first.")
     low, high = 0.0, 65535.0
     if not declared:
         low, high = _guess_range(values, _FLOAT_RANGES if is_float else _INTEGER_RANGES)
+    scaled = np.zeros(values.shape, np.uint8)
     if high == low:
-        return np.zeros(values.shape, np.uint8)
-    return np.rint((values - low) * (255.0 / (high - low))).astype(np.uint8)
+        return scaled
+    flat, levels = values.reshape(-1), scaled.reshape(-1)
+    for start in range(0, len(flat), _AT_ONCE):  # why in parts: float64 takes eight times the space
+        part = flat[start : start + _AT_ONCE].astype(np.float64)
+        levels[start : start + _AT_ONCE] = np.rint((part - low) * (255.0 / (high - low)))
+    return scaled
 
 
 def _guess_range(values: np.ndarray, usual: tuple[float, ...]) -> tuple[float, float]:

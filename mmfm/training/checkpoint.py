@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
+from mmfm.durable import replacing, sync
 from mmfm.errors import ModelError, OutputError
 from mmfm.training.distributed import World
 
@@ -59,11 +60,12 @@ def save(
     def finish() -> None:
         digests = {k: v for part in hashed for k, v in part.items()}
         body = {"step": step, "files": digests, "notes": dict(notes or {})}
-        _write_text(temporary / MANIFEST, json.dumps({"body": body, "sha256": _digest(body)}))
-        _fsync(temporary)
+        with replacing(temporary / MANIFEST) as file:
+            file.write(json.dumps({"body": body, "sha256": _digest(body)}).encode())
+        sync(temporary)
         _put_aside(target)  # a damaged one, or the same step saved again
         os.replace(temporary, target)
-        _fsync(folder)
+        sync(folder)
 
     try:
         _together(world, begin, first_only=True)
@@ -168,8 +170,9 @@ def export(source: Path, target: Path, part: str = "") -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, {"step": str(found.step)})
-        _fsync(temporary)
+        sync(temporary)
         os.replace(temporary, target)
+        sync(target.parent)
     except Exception as error:  # safetensors has an error class of its own for a full disk
         temporary.unlink(missing_ok=True)
         raise OutputError(f"the weights cannot be written to {target} ({error})") from error
@@ -298,13 +301,6 @@ def _put_aside(path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _digest(body: Mapping[str, Any]) -> str:
     return sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -316,14 +312,6 @@ def _hash(path: Path) -> str:
         while block := stream.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

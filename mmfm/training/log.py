@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import secrets
 import sys
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from mmfm.durable import replacing, sweep
 from mmfm.errors import InputError, OutputError
 
 LINES = "log.jsonl"
@@ -176,12 +176,9 @@ def _rewind(path: Path, step: int) -> set[int]:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, path)
+    sweep(path)  # a run has one writer (see claim.py)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def _plain(value: Any) -> Any:

@@ -28,6 +28,7 @@ from mmfm.data.loader import Loader
 from mmfm.data.order import ShuffledShards
 from mmfm.data.sample import Sample
 from mmfm.device import pick_device
+from mmfm.durable import replacing
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import DataError, InputError, OutputError
 from mmfm.training.contrastive import ContrastiveTask
@@ -99,11 +100,6 @@ class TrainingData(Loader):
             dataset, order, image_size=recipe.backbone.image_size, on_bad=bad, augment=augment,
             num_workers=recipe.workers,
         )  # fmt: skip
-        self._dataset = dataset
-
-    def fingerprint(self) -> str:
-        """Changes when the data does; the loop asks before it goes on from a checkpoint."""
-        return self._dataset.fingerprint()
 
 
 class HeldOut(Loader):
@@ -207,11 +203,10 @@ def _write_bundle(
 def _write_recipe(recipe: Recipe, folder: Path) -> None:
     """For people: which settings the folder's run has. The loop checks those of its checkpoints."""
     path = folder / RECIPE
-    aside = path.with_suffix(".tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(to_dict(recipe), indent=2) + "\n")
-        aside.replace(path)
+        with replacing(path) as file:
+            file.write(json.dumps(to_dict(recipe), indent=2).encode() + b"\n")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another") from error
 

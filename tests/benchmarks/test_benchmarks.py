@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+NO_RATIO = {"parity"}  # compares vectors, not speed: test_parity.py
+NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - NO_RATIO)
 KEYS = {
     "benchmark", "case", "ratio", "ours", "peer", "unit", "peer_version", "gate", "equal", "rounds",
     "spread",
 }  # fmt: skip
-QUICK = {"contrastive_loss": ["--batch", 300], "train_step": ["--batch", 4]}
+QUICK = {
+    "contrastive_loss": ["--batch", 300],
+    "embed_images": ["--architecture", "small"],
+    "embed_texts": ["--architecture", "small"],
+    "folder_of_pictures": ["--pictures", 240],
+    "plan": ["--batch", 4],
+    "train_step": ["--batch", 4],
+}
 
 
 def run(*arguments):

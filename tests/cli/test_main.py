@@ -92,6 +92,14 @@ def test_a_closed_pipe_is_no_failure():
     assert process.wait() == 0
 
 
+@pytest.mark.parametrize(("left", "code"), [(143, 143), (3, 3), (1, 0), (0, 0), (None, 0)])
+def test_what_a_verb_leaves_with_is_passed_on_but_for_clicks_closed_pipe(
+    run, monkeypatch, left, code
+):
+    plant(monkeypatch, SystemExit(left))
+    assert run("info").code == code
+
+
 def test_python_m_mmfm_is_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "mmfm", "nonsense"], capture_output=True, text=True

@@ -24,29 +24,18 @@ SIZE, COUNT = 16, 20
 BAD = (3, 11, 19)
 
 
-def png(number: int, side: int = SIZE) -> bytes:
-    stream = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
-
-
 @pytest.fixture
-def open_data(tmp_path, make_tar):
+def open_data(tmp_path, shards_of_tens, noise):
     """open_data(bad=(), side=16): 20 PNGs in 2 shards with odd captions, some of them cut."""
 
     def open_(bad=(), side=SIZE):
-        (tmp_path / "shards").mkdir(exist_ok=True)
-        for shard in range(2):
-            members = []
-            for row in range(shard * 10, shard * 10 + 10):
-                captions = [f"number {row}\nin \u00e9 \u0000 \u65e5", "another"][: row % 3]
-                meta = json.dumps({"captions": captions}).encode()
-                data = png(row, side)
-                members.append((f"{row:03d}.png", data[:99] if row in bad else data))
-                members.append((f"{row:03d}.json", meta))
-            (tmp_path / "shards" / f"{shard:05d}.tar").write_bytes(make_tar(members))
-        return ShardDataset.open(tmp_path / "shards")
+        def members(row):
+            captions = [f"number {row}\nin \u00e9 \u0000 \u65e5", "another"][: row % 3]
+            data = noise(row, side)
+            yield f"{row:03d}.png", data[:99] if row in bad else data
+            yield f"{row:03d}.json", json.dumps({"captions": captions}).encode()
+
+        return shards_of_tens(tmp_path / "shards", 2, members)
 
     return open_
 
@@ -59,7 +48,7 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_a_loader_over_the_cache_gives_what_one_over_the_data_gives(open_data, tmp_path):
+def test_a_loader_over_the_cache_gives_what_one_over_the_data_gives(open_data, tmp_path, noise):
     data, order = open_data(BAD), Order(np.ones(COUNT), 6, 0)
     cache = PackedCache.build(data, tmp_path / "cache", SIZE, on_bad=skip())
     assert len(cache) == COUNT and cache.size == SIZE
@@ -72,7 +61,7 @@ def test_a_loader_over_the_cache_gives_what_one_over_the_data_gives(open_data, t
             for b in (cached.batch(step), again.batch(step)):
                 assert np.array_equal(a.images, b.images) and np.array_equal(a.rows, b.rows)
                 assert (a.captions, a.keys) == (b.captions, b.keys)
-    decoded = [np.asarray(Image.open(io.BytesIO(png(row)))) for row in (5, 2)]
+    decoded = [np.asarray(Image.open(io.BytesIO(noise(row, SIZE)))) for row in (5, 2)]
     assert np.array_equal(cache.images(np.array([5, 2])), decoded)
 
 
@@ -180,7 +169,7 @@ def test_a_build_killed_at_any_sync_goes_on_to_the_same_cache(open_data, tmp_pat
     printed, errors = whole.communicate(timeout=60)
     assert whole.returncode == 0, errors
     syncs = int(printed.split()[0])
-    kills = sorted({1, 2, 3, 8, syncs - 1, syncs})
+    kills = sorted({1, 2, 3, 8, syncs - 2, syncs - 1, syncs})
     runs = {at: start(tmp_path / "shards", tmp_path / f"at{at}", at) for at in kills}
     for run in runs.values():
         run.communicate(timeout=60)
@@ -189,9 +178,10 @@ def test_a_build_killed_at_any_sync_goes_on_to_the_same_cache(open_data, tmp_pat
     for at, run in runs.items():
         again, errors = run.communicate(timeout=60)
         assert run.returncode == 0, errors
-        assert again.split(" ", 1)[1] == printed.split(" ", 1)[1]  # no bad sample was forgotten
+        if at < syncs:  # at the last one the cache has its name and is only opened
+            assert again.split(" ", 1)[1] == printed.split(" ", 1)[1]  # no bad one was forgotten
         assert contents(tmp_path / f"at{at}") == contents(tmp_path / "whole")
-        if at == syncs:
+        if at >= syncs - 2:
             assert int(again.split()[0]) < 6  # what was done was not done again
 
 

@@ -184,15 +184,30 @@ def test_img2dataset_captions(tmp_path, make_tar):
     assert data.read(0).meta["url"] == "u"
 
 
+def test_the_number_of_a_class_is_kept(tmp_path, make_tar):
+    members = [
+        ("0.cls", b"7\n"),
+        ("0.webp", b"x"),
+        ("1.webp", b"y"),
+        ("2.cls", b"\xff"),
+        ("2.png", b""),
+    ]
+    (tmp_path / "0.tar").write_bytes(make_tar(members))
+    data = ShardDataset.open(tmp_path)
+    assert [data.read(row).meta for row in range(2)] == [{"cls": "7"}, {}]
+    with pytest.raises(SampleError, match="cannot be read"):
+        data.read(2)
+
+
 def test_what_is_not_read_is_told_once(tmp_path, make_tar, shard_of):
-    evil = [(f"{n}.{kind}", b"x") for n in range(3) for kind in ("png", "pyd", "pkl", "cls")]
+    evil = [(f"{n}.{kind}", b"x") for n in range(3) for kind in ("png", "pyd", "pkl", "pth")]
     (tmp_path / "0.tar").write_bytes(make_tar(evil))
-    (tmp_path / "1.tar").write_bytes(make_tar([("9.png", b""), ("9.cls", b"1"), ("9.npy", b"")]))
+    (tmp_path / "1.tar").write_bytes(make_tar([("9.png", b""), ("9.pth", b"1"), ("9.npy", b"")]))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         data = ShardDataset.open(tmp_path)
     [warning] = caught
-    assert all(word in str(warning.message) for word in (".pyd (as 0.pyd)", ".cls", ".npy"))
+    assert all(word in str(warning.message) for word in (".pyd (as 0.pyd)", ".pth", ".npy"))
     assert [data.read(row).image for row in range(4)] == [b"x", b"x", b"x", b""]
 
 

@@ -1,17 +1,15 @@
 """A batch depends on data, order and step alone; what cannot be used is passed over and told."""
 
-import io
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from mmfm.data.bad import BadSamples, SampleError
+from mmfm.data.cache import PackedCache
 from mmfm.data.crop import RandomCrop
-from mmfm.data.dataset import ShardDataset
 from mmfm.data.loader import Loader
 from mmfm.data.order import Order, ShuffledShards
 from mmfm.errors import DataError
@@ -21,26 +19,22 @@ SIZE, COUNT, BATCH = 24, 30, 6
 BAD = (4, 5, 17, 29)  # 4 and 5 side by side; after 29 comes row 0
 
 
-def jpeg(number: int, side: int = SIZE) -> bytes:
-    stream = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(stream, "JPEG")
-    return stream.getvalue()
+@pytest.fixture
+def jpeg(noise):
+    return lambda number: noise(number, SIZE, "JPEG")
 
 
 @pytest.fixture
-def open_data(tmp_path, make_tar):
-    """open_data(bad=(), side=24): a data set of 30 JPEGs in 3 shards, some of them cut."""
+def open_data(tmp_path, shards_of_tens, jpeg):
+    """open_data(bad=()): a data set of 30 JPEGs in 3 shards, some of them cut."""
 
-    def open_(bad=(), side=SIZE):
-        for shard in range(3):
-            members = []
-            for row in range(shard * 10, shard * 10 + 10):
-                data = jpeg(row, side)
-                members.append((f"{row:03d}.jpg", data[: len(data) // 2] if row in bad else data))
-                members.append((f"{row:03d}.txt", f"number {row}".encode()))
-            (tmp_path / f"{shard:05d}.tar").write_bytes(make_tar(members))
-        return ShardDataset.open(tmp_path, index_folder=tmp_path / "index")
+    def open_(bad=()):
+        def members(row):
+            data = jpeg(row)
+            yield f"{row:03d}.jpg", data[: len(data) // 2] if row in bad else data
+            yield f"{row:03d}.txt", f"number {row}".encode()
+
+        return shards_of_tens(tmp_path, 3, members)
 
     return open_
 
@@ -59,7 +53,7 @@ def same(a, b) -> bool:
     return True
 
 
-def test_a_batch_holds_the_decoded_samples_of_its_rows(open_data):
+def test_a_batch_holds_the_decoded_samples_of_its_rows(open_data, jpeg):
     data = open_data()
     loader = Loader(data, order(), image_size=SIZE)
     for step in (0, 3, 7):
@@ -101,7 +95,7 @@ def test_any_number_of_workers_reads_the_same_from_any_step(open_data):
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_the_next_good_row_takes_the_place_of_a_bad_one_which_is_told_once(open_data):
+def test_the_next_good_row_takes_the_place_of_a_bad_one_which_is_told_once(open_data, jpeg):
     clean, on_bad = open_data(), skip()
     whole = Loader(clean, order(), image_size=SIZE)
     rows = {step: whole.batch(step).rows for step in range(10)}
@@ -118,7 +112,7 @@ def test_the_next_good_row_takes_the_place_of_a_bad_one_which_is_told_once(open_
     assert all(entry["shard"].endswith(".tar") for entry in on_bad.records)
 
 
-def test_a_quarantine_keeps_the_bytes_of_a_bad_picture(open_data, tmp_path):
+def test_a_quarantine_keeps_the_bytes_of_a_bad_picture(open_data, jpeg, tmp_path):
     on_bad = BadSamples("quarantine", 0.5, tmp_path / "kept")
     loader = Loader(open_data([7]), order(), image_size=SIZE, on_bad=on_bad)
     for step in range(5):
@@ -242,3 +236,18 @@ def test_wrong_ranges_of_a_crop_are_refused():
     for wrong in ({"scale": (0.5, 1.5)}, {"scale": (0.9, 0.5)}, {"ratio": (0, 1)}):
         with pytest.raises(DataError, match="RandomCrop got"):
             RandomCrop(0, **wrong)
+
+
+def test_a_loader_tells_the_data_apart_that_it_reads(open_data, tmp_path):
+    data = open_data()
+    loader = Loader(data, order(), image_size=SIZE)
+    assert loader.fingerprint() == data.fingerprint()
+    small, large = (
+        PackedCache.build(data, tmp_path / f"cache-{size}", size) for size in (16, SIZE)
+    )
+    prints = [Loader(one, order(), image_size=one.size).fingerprint() for one in (small, large)]
+    again = PackedCache.open(tmp_path / "cache-16")
+    assert prints == [again.fingerprint(), large.fingerprint()]
+    assert len({*prints, data.fingerprint()}) == 3
+    other = PackedCache.build(open_data([3]), tmp_path / "other", 16, on_bad=skip())
+    assert other.fingerprint() != again.fingerprint()

@@ -4,11 +4,14 @@ import io
 import subprocess
 import sys
 import tarfile
+import weakref
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from mmfm.data import Sample, read_shards, write_shards
+from mmfm.data.shards import read_shard
 from mmfm.errors import DataError, OutputError
 
 
@@ -73,6 +76,33 @@ def test_a_failing_source_leaves_the_old_shards(tmp_path):
         write_shards(broken(), tmp_path / "s")
     assert len(list(read_shards(tmp_path / "s"))) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_shard_is_written_without_holding_its_samples(tmp_path):
+    """Never more than three are alive, however many go into a shard."""
+    given, most = [], 0
+
+    def source():
+        nonlocal most
+        for sample in samples(50):
+            copy = replace(sample)
+            given.append(weakref.ref(copy))
+            most = max(most, sum(one() is not None for one in given))
+            yield copy
+            del copy
+
+    assert write_shards(source(), tmp_path / "s", max_count=40) == 50
+    assert most <= 3
+    counts = [sum(1 for _ in read_shard(path)) for path in sorted((tmp_path / "s").iterdir())]
+    assert counts == [40, 10]
+
+
+def test_no_sample_at_all_is_one_empty_shard_and_a_full_last_one_is_the_last(tmp_path):
+    assert write_shards([], tmp_path / "none", max_count=3) == 0
+    assert [path.name for path in (tmp_path / "none").iterdir()] == ["00000.tar"]
+    assert list(read_shards(tmp_path / "none")) == []
+    assert write_shards(samples(6), tmp_path / "six", max_count=3) == 6
+    assert sorted(path.name for path in (tmp_path / "six").iterdir()) == ["00000.tar", "00001.tar"]
 
 
 def test_a_full_disk_leaves_the_old_shards(tmp_path):
@@ -149,7 +179,7 @@ def test_every_cut_of_a_tar_is_noticed(tmp_path):
         (["a.png", "a.jpg"], "'a' has 2 pictures"),
         (["a.png", "a.png"], "two .png"),
         (["a.png", "a.pyd"], "a.pyd"),
-        (["a.png", "a.cls"], "a.cls"),
+        (["a.png", "a.pth"], "a.pth"),
         ([".png"], r"'\.png'"),
     ],
 )

@@ -253,17 +253,17 @@ def test_what_a_killed_writer_left_is_ignored_and_later_removed(store):
 
 
 def test_a_full_disk_is_told_in_one_sentence(tmp_path):
-    """/dev/full takes no byte; a real file of the store is put on it."""
-    if not os.path.exists("/dev/full"):
-        pytest.skip("needs /dev/full")
-    rows = KeyedRows(tmp_path)
-    with (
-        pytest.raises(OutputError, match="No space left on device; make room"),
-        rows.writing("x", {}) as writer,
-    ):
-        writer._file._file.close()
-        writer._file._file = open("/dev/full", "wb")  # noqa: SIM115
-        writer.add(as_keys(keys_of(1)), np.ones((1, 1 << 20), np.float16))
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))  # bytes of one file
+    try:
+        with (
+            pytest.raises(OutputError, match="File too large; make room"),
+            KeyedRows(tmp_path).writing("x", {}) as writer,
+        ):
+            writer.add(as_keys(keys_of(1)), np.ones((1, 1 << 20), np.float16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 

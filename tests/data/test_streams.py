@@ -121,7 +121,7 @@ FAULTS = {
     "duplicate": "a.png a.png b.png",
     "two pictures": "a.png a.jpg b.png",
     "no picture": "a.txt b.png",
-    "other members": "a.npy a.png a.cls b.png b.pyd",
+    "other members": "a.npy a.png a.pth b.png b.pyd",
 }
 
 

@@ -1,15 +1,14 @@
 """The backbone is open_clip's own model: what one saves the other loads, and both say the same."""
 
-import json
-import shutil
-
 import open_clip
 import pytest
 import torch
 from torch.nn import functional as F
 
 from mmfm.config import BackboneConfig
-from mmfm.encoders.backbone import CONFIG_FILE, WEIGHTS_FILE, Backbone, from_open_clip
+from mmfm.encoders.architectures import WEIGHTS_FILE
+from mmfm.encoders.backbone import Backbone
+from mmfm.encoders.published import from_open_clip
 from mmfm.errors import ModelError
 from mmfm.presets import preset
 
@@ -187,22 +186,6 @@ def test_the_scale_is_capped(backbone):
     assert again.logit_scale.item() == 100
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("ViT-B-32/nonsense", "laion2b_s34b_b79k"),  # the tags there are
-        ("No-Such/tag", "list_pretrained"),
-        ("ViT-B-32", "ARCH/TAG"),
-        ("local-dir:no/such/folder", "could not load"),
-        ("hf-hub:", "could not load"),
-    ],
-)
-def test_an_unknown_name_is_refused(name, told):
-    with pytest.raises(ModelError, match=told) as caught:
-        from_open_clip(name)
-    assert "\n" not in str(caught.value)
-
-
 def damage_weights(folder):
     data = (folder / WEIGHTS_FILE).read_bytes()
     (folder / WEIGHTS_FILE).write_bytes(data[: len(data) // 2])
@@ -210,26 +193,6 @@ def damage_weights(folder):
 
 def forget_weights(folder):
     (folder / WEIGHTS_FILE).unlink()
-
-
-def change_width(folder):
-    values = json.loads((folder / CONFIG_FILE).read_text())
-    values["model_cfg"]["vision_cfg"]["width"] = 64
-    (folder / CONFIG_FILE).write_text(json.dumps(values))
-
-
-def damage_config(folder):
-    (folder / CONFIG_FILE).write_text("{")
-
-
-@pytest.mark.parametrize("damage", [damage_weights, forget_weights, change_width, damage_config])
-def test_a_damaged_folder_is_refused(folder, damage, tmp_path_factory):
-    broken = tmp_path_factory.mktemp("broken") / "model"
-    shutil.copytree(folder, broken)
-    damage(broken)
-    with pytest.raises(ModelError) as caught:
-        from_open_clip(f"local-dir:{broken}")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", [damage_weights, forget_weights])
@@ -240,5 +203,5 @@ def test_damaged_weights_are_refused(backbone, folder, damage):
 
 
 def test_weights_of_another_shape_are_refused(folder):
-    with pytest.raises(ModelError, match="copy"):
+    with pytest.raises(ModelError, match="another model"):
         build("class token").load(folder)

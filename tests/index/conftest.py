@@ -1,5 +1,16 @@
 """A small real embedder: a picture is its colours, a text is the colours it names."""
 
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,3 +79,77 @@ def make_noise():
 @pytest.fixture
 def make_embedder():
     return ColourEmbedder
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """Address of a real server with pgvector; for root it runs as `nobody`, as it must."""
+    package = find_spec("pgserver")
+    if package is None:
+        pytest.skip("pgserver is not installed")
+    home = Path(tempfile.mkdtemp(prefix="mmfm-pg", dir="/tmp"))  # a socket's path must be short
+    user = {}
+    if os.geteuid() == 0:
+        import pwd
+
+        who = pwd.getpwnam("nobody")
+        user = {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+        os.chown(home, who.pw_uid, who.pw_gid)
+    run = partial(subprocess.run, check=True, cwd=home, stdout=subprocess.DEVNULL, **user)
+    server = None
+    try:
+        programs = _programs(Path(package.submodule_search_locations[0]), home, run)
+        make = [programs / "initdb", "-D", home / "data", "-A", "trust", "-U", "postgres"]
+        run([*make, "-E", "utf8", "--no-locale", "--no-sync"])
+        start = [programs / "postgres", "-D", home / "data", "-k", home, "-F"]
+        with open(home / "log", "wb") as log:
+            server = subprocess.Popen(
+                [*start, "-c", "listen_addresses="], **user, cwd=home, stderr=log
+            )
+        url = f"postgresql://postgres@/postgres?host={home}"
+        _await(url, server, home / "log")
+        yield url
+    finally:
+        if server is not None:
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _programs(package, home, run):
+    """PostgreSQL's, where the user who runs them can read them; /root is closed to `nobody`."""
+    try:
+        run([package / "pginstall/bin/postgres", "--version"])
+    except (PermissionError, subprocess.CalledProcessError):
+        for folder in (package, package.with_name("pgserver.libs")):
+            if folder.exists():
+                shutil.copytree(folder, home / "programs" / folder.name)
+        package = home / "programs" / package.name
+    return package / "pginstall/bin"
+
+
+def _await(url, server, log):
+    import psycopg
+
+    for _ in range(600):
+        assert server.poll() is None, log.read_text()
+        try:
+            psycopg.connect(url).close()
+            return
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture
+def new_url(request, tmp_path):
+    """Gives the address of a fresh index of an engine, as often as it is called."""
+
+    def new(engine):
+        name = f"t{uuid.uuid4().hex}"
+        if engine == "pgvector":
+            return f"{request.getfixturevalue('postgres')}&table={name}"
+        place = tmp_path / name
+        return str(place) if engine == "flat" else f"{engine}:{place}"
+
+    return new

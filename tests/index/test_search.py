@@ -22,7 +22,7 @@ def unit(vector):
 @pytest.mark.parametrize("k", [1, 3, 15, 100])
 @pytest.mark.parametrize("block", [1, 4, 65_536])
 def test_equals_brute_force(index, monkeypatch, k, block):
-    monkeypatch.setattr("mmfm.index.exact._BLOCK", block)
+    monkeypatch.setattr("mmfm.index.scan._SCORES", block)
     for seed in range(5):
         vector = np.random.default_rng(seed).standard_normal(32)
         hits = index.search(vector, k)
@@ -126,12 +126,13 @@ def test_a_folder_is_no_query(index, gallery):
         index.search(image=gallery)
 
 
-def test_words_and_pictures_need_the_model_that_made_the_index(
-    embedder, gallery, tmp_path, make_embedder
+def test_words_and_new_pictures_need_the_model_that_made_the_index(
+    embedder, gallery, tmp_path, make_embedder, make_noise
 ):
     Index.build(embedder, gallery, tmp_path / "index")
     index = Index.open(tmp_path / "index")
-    for query in ("red", gallery / "red.png"):
+    make_noise(99).save(tmp_path / "new.png")
+    for query in ("red", tmp_path / "new.png"):
         with pytest.raises(ModelError, match="model="):
             index.search(query)
     assert index.search(index.vectors[0], k=1)[0].row == 0

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 BASE = {"config", "shapes", "errors", "durable"}
 LOW = BASE | {"device", "presets", "layers", "preprocess"}
 MIDDLE = {"encoders", "captioner", "decoder", "index"}
-TOP = LOW | MIDDLE | {"bundle", "model", "loading"}
+ABOVE = {"sentence", "classify"}  # parts of the public object
+TOP = LOW | MIDDLE | ABOVE | {"bundle", "model", "loading"}
 ALLOWED = {
     "errors": set(),
     "durable": set(),
@@ -25,8 +26,11 @@ ALLOWED = {
     **dict.fromkeys(MIDDLE, LOW),  # never each other; they meet in model
     "data": BASE | {"preprocess"},  # never a model
     "bundle": LOW,
-    "model": LOW | MIDDLE | {"bundle"},
+    "sentence": LOW,
+    "classify": LOW | {"index"},
+    "model": LOW | MIDDLE | ABOVE | {"bundle"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
+    "sentence_transformer": TOP,  # loaded by that library
     "evaluation": TOP | {"data"},
     "jobs": TOP | {"data"},  # data meets a model: embedding and scoring over shards
     "training": TOP | {"data", "evaluation"},

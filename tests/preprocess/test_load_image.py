@@ -46,11 +46,27 @@ def test_lossless_formats_keep_every_pixel_from_path_bytes_and_file(tmp_path, ki
         assert not file.closed
 
 
-def test_a_pillow_image_is_not_changed_and_shares_no_pixels():
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_pillow_image_is_not_changed_and_shares_no_pixels(opened):
     image = Image.fromarray(noise(4, 4))
+    image.info["comment"] = b"mine"
+    if opened:
+        image = Image.open(io.BytesIO(encoded(image, "PNG", dpi=(72, 72))))
+    told = dict(image.info)
     loaded = load_image(image)
     loaded.paste(RED, (0, 0, 4, 4))
     np.testing.assert_array_equal(np.asarray(image), noise(4, 4))
+    assert image.info == told and told
+    assert loaded.info == {}
+
+
+def test_metadata_stays_behind():
+    exif = Image.Exif()
+    exif[0x010E] = "where I live"
+    for kind in ("JPEG", "PNG", "WEBP", "TIFF"):
+        loaded = load_image(encoded(Image.fromarray(noise(8, 8)), kind, exif=exif))
+        assert type(loaded) is Image.Image
+        assert loaded.info == {} and not loaded.getexif()
 
 
 # Not a picture
@@ -265,6 +281,17 @@ def test_adobe_cmyk_jpeg_is_inverted_on_disk_and_right_when_read():
     data = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG")
     assert b"Adobe" in data[:200]
     assert np.abs(pixels(data).astype(int) - RED).max() <= 6
+
+
+def test_adobe_cmyk_of_another_encoder_keeps_its_colours():
+    """As Photoshop and libjpeg have it: inks inverted on disk, told by the Adobe segment."""
+    simplejpeg = pytest.importorskip("simplejpeg")
+    inks = {RED: (0, 255, 255, 0), GREEN: (255, 0, 255, 0), (0, 0, 0): (0, 0, 0, 255)}
+    for colour, ink in inks.items():
+        stored = np.tile(255 - np.array(ink, np.uint8), (16, 16, 1))
+        data = simplejpeg.encode_jpeg(stored, colorspace="CMYK", quality=95)
+        assert b"Adobe" in data[:40] and Image.open(io.BytesIO(data)).mode == "CMYK"
+        assert np.abs(pixels(data).astype(int) - colour).max() <= 6
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "YCbCr", "HSV", "LAB"])

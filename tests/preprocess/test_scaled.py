@@ -192,7 +192,7 @@ def test_what_is_no_picture_is_an_image_error(data):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mode": "longest"}, {"interpolation": "area"}, {"margin": 0.5}, {"size": 0}]
+    "wrong", [{"mode": "largest"}, {"interpolation": "area"}, {"margin": 0.5}, {"size": 0}]
 )
 def test_wrong_settings_are_told_in_one_sentence(wrong):
     with pytest.raises(InputError, match="wanted one of"):

@@ -34,7 +34,7 @@ def test_equals_open_clip(resize_mode, interpolation):
 
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1), (1, 5_000_000), (5_000_000, 1)])
 def test_extreme_shapes_keep_their_colour(resize_mode, size):
     out = Preprocess(
         image_size=64, resize_mode=resize_mode, mean=(0, 0, 0), std=(1, 1, 1), fill=51

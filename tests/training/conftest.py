@@ -106,6 +106,34 @@ def wait_for():
     return wait
 
 
+class EveryDrawing:
+    """All twelve in every batch."""
+
+    def batch(self, step):
+        return np.arange(12)
+
+
+@pytest.fixture
+def learn_by_heart(tmp_path):
+    """learn_by_heart(task): figures before, figures and sheets after 150 steps on the drawings."""
+    import torch
+
+    from mmfm.training.loop import LoopConfig, train
+
+    def learn(task):
+        with torch.inference_mode():
+            before, _ = task.evaluate(task.module.eval())
+        config = LoopConfig(num_steps=150, learning_rate=4e-3, warmup_steps=5, ema_decay=0.9,
+                            evaluate_every=150, save_every=150, log_every=50)  # fmt: skip
+        average = train(task, EveryDrawing(), config, tmp_path)
+        with torch.inference_mode():
+            after, sheets = task.evaluate(average)
+        assert before["held_out"] == after["held_out"] == 12
+        return before, after, sheets
+
+    return learn
+
+
 @pytest.fixture(scope="session")
 def drawings():
     """Twelve drawings of 32 px with alpha: four shapes in three colours."""

@@ -1,27 +1,22 @@
 """The calculator's formulas, against real modules: counted, run, and weighed."""
 
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmfm.config import BackboneConfig, override
-from mmfm.data.batch import Batch
+from mmfm.config import BackboneConfig
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError
-from mmfm.training.contrastive import ContrastiveTask
 from mmfm.training.costs import image_tower, scalar_parameters, text_tower
 from mmfm.training.loop_config import LoopConfig
-from mmfm.training.optim import build_optimizer
 from mmfm.training.plan import GIB, GPUS, Gpu, gpu_memory, lines, plan
-from mmfm.training.recipe import Cluster, Recipe, load_recipe
+from mmfm.training.recipe import Cluster, Recipe
 from mmfm.training.rehearsal import faked
 
 ROOT = Path(__file__).parents[2]
@@ -232,52 +227,3 @@ def test_words_say_whether_it_fits():
 def test_what_has_no_formula_is_refused_in_a_sentence(change, said):
     with pytest.raises(InputError, match=said):
         plan(replace(recipe(), **change))
-
-
-def steps_per_second(cfg, batch_size):
-    """Real training steps in a CPU second of this process."""
-    module = built(cfg)
-    task = ContrastiveTask(module)
-    optimizer = build_optimizer(module, LoopConfig(num_steps=1))
-    size = cfg["vision_cfg"]["image_size"]
-    random = np.random.default_rng(0)
-    words = " ".join(["word"] * (cfg["text_cfg"]["context_length"] - 2))
-    batch = Batch(
-        random.integers(0, 256, (batch_size, size, size, 3), np.uint8),
-        [(words,)] * batch_size, np.arange(batch_size), [""] * batch_size,
-    )  # fmt: skip
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        task.loss(batch, torch.Generator())[0].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        times.append(time.process_time() - start)
-    return 1 / sorted(times)[1]
-
-
-@pytest.mark.slow
-def test_time_measured_on_one_model_foretells_another():
-    """The utilisation of a step of train/tiny on this processor gives the speed of a model of six
-    times the operations, within a factor of 1.5."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        peak = Gpu(1e11, GIB)  # any figure: utilisation is of it
-        small = load_recipe(str(ROOT / "train/tiny.py"), ["text_tokens=32", "batch_size=64"])
-        large = override(small, {
-            "model_cfg.vision_cfg.width": "384", "model_cfg.vision_cfg.layers": "6",
-            "model_cfg.text_cfg.width": "256", "model_cfg.text_cfg.heads": "4",
-        })  # fmt: skip
-        flops, measured = zip(*(
-            (plan(r)["training_flops"]["per_sample"], 64 * steps_per_second(r.model_cfg, 64))
-            for r in (small, large)
-        ))  # fmt: skip
-    finally:
-        torch.set_num_threads(before)
-    used = measured[0] * flops[0] / peak.flops
-    assert 0 < used <= 2
-    cluster = Cluster(nodes=1, gpus=1, utilisation=min(1.0, used), worker_rate=1e9)
-    foretold = plan(replace(large, cluster=cluster), peak)["time"]["samples_per_second"]
-    assert flops[1] / flops[0] > 4
-    assert 1 / 1.5 < foretold / measured[1] < 1.5

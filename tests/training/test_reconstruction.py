@@ -8,7 +8,6 @@ from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import ModelError
 from mmfm.presets import preset
-from mmfm.training.loop import LoopConfig, train
 from mmfm.training.reconstruction import (
     ReconstructionData,
     ReconstructionTask,
@@ -27,20 +26,8 @@ def task(drawings):
     return ReconstructionTask(PixelDecoder(config.pixel_decoder), data, data)
 
 
-class EveryRow:
-    def batch(self, step):
-        return np.arange(12)
-
-
-def test_it_learns_its_drawings_by_heart_through_the_loop(task, tmp_path):
-    with torch.inference_mode():
-        before, _ = task.evaluate(task.module.eval())
-    config = LoopConfig(num_steps=150, learning_rate=4e-3, warmup_steps=5, ema_decay=0.9,
-                        evaluate_every=150, save_every=150, log_every=50)  # fmt: skip
-    average = train(task, EveryRow(), config, tmp_path)
-    with torch.inference_mode():
-        after, sheets = task.evaluate(average)
-    assert before["held_out"] == after["held_out"] == 12
+def test_it_learns_its_drawings_by_heart_through_the_loop(task, learn_by_heart):
+    before, after, sheets = learn_by_heart(task)
     assert after["held_out_psnr"] > before["held_out_psnr"] + 6
     assert sheets["reconstruction"].size == (12 * 32, 2 * 32)
     flat = task.train.pictures.on_ground(np.arange(12)).mean(axis=(2, 3), keepdims=True)

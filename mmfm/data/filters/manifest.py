@@ -21,6 +21,7 @@ from mmfm.data.filters.caption import caption_mark, words
 from mmfm.data.filters.filter import Drop
 from mmfm.data.sample import Sample
 from mmfm.data.tar.file import open_tar
+from mmfm.durable import replacing
 from mmfm.errors import OutputError
 
 LICENCE_FIELDS = ("license", "licence", "rights", "usage_terms")
@@ -141,9 +142,7 @@ def shard_sha256(shard: str) -> str:
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     """The manifest as JSON, on the disk when this returns. Raises OutputError."""
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with replacing(path) as file:
+            file.write(json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmfm.data.bad import BadSamples, SampleError
-from mmfm.data.layouts.threads import map_in_order
 from mmfm.data.layouts.words import is_text
 from mmfm.data.sample import Sample
 from mmfm.errors import ImageError
+from mmfm.preprocess.threads import map_in_order
 
 if TYPE_CHECKING:
     from mmfm.data.layouts.picture import Picture

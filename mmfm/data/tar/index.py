@@ -22,8 +22,9 @@ import numpy as np
 from mmfm.data.bad import SampleError
 from mmfm.data.sample import EXTENSIONS, IMAGE_EXTENSIONS
 from mmfm.data.tar.members import BLOCK, Member, Read, TarFault, walk
+from mmfm.durable import replacing
 
-MAGIC = b"mmfmTAR\x03"
+MAGIC = b"mmfmTAR\x04"
 MAX_MEMBER = 2**28  # bytes of one picture or text; what is larger is a mistake or an attack
 SPOT = np.dtype([("offset", "<i8"), ("size", "<u4"), ("check", "<u4")])
 ARRAYS: dict[str, np.dtype] = {"ends": np.dtype("<i8"), "keys": np.dtype("u1"), "spots": SPOT}
@@ -207,19 +208,12 @@ def save(index: TarIndex, path: Path, size: int, stamp: str) -> IndexHeader:
         {name: array.shape for name, array in arrays.items()},
     )  # fmt: skip
     text = json.dumps(header._asdict()).encode()
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
-    try:
-        with open(aside, "xb") as stream:
-            stream.write(MAGIC + hashlib.sha256(text).digest() + len(text).to_bytes(8, "little"))
-            stream.write(text)
-            for array in arrays.values():
-                stream.write(bytes(-stream.tell() % 8))
-                stream.write(array.tobytes())
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write(MAGIC + hashlib.sha256(text).digest() + len(text).to_bytes(8, "little"))
+        stream.write(text)
+        for array in arrays.values():
+            stream.write(bytes(-stream.tell() % 8))
+            stream.write(array.tobytes())
     return header
 
 

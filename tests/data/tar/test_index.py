@@ -115,10 +115,10 @@ def test_a_pax_size_wins_over_the_header(make_tar):
 def test_folders_and_leading_dots_are_passed_over(make_tar):
     folder = tarfile.TarInfo("./part/")
     folder.type = tarfile.DIRTYPE
-    data = make_tar([folder, ("./part/a.png", b"1"), ("./part/.hidden", b"mac"), ("a.cls", b"7")])
+    data = make_tar([folder, ("./part/a.png", b"1"), ("./part/.hidden", b"mac"), ("a.pth", b"7")])
     assert samples(data) == {"part/a": {"png": b"1"}}
     assert scan(data).faults == ()
-    assert dict(scan(data).ignored) == {"hidden": "part/.hidden", "cls": "a.cls"}
+    assert dict(scan(data).ignored) == {"hidden": "part/.hidden", "pth": "a.pth"}
 
 
 def test_names_with_dots_fill_no_list(make_tar):

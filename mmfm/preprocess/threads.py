@@ -13,16 +13,17 @@ AHEAD = 4  # things that wait for each thread
 
 
 def map_in_order(
-    make: Callable[[T], R], things: Iterable[T], workers: int
+    make: Callable[[T], R], things: Iterable[T], workers: int, ahead: int | None = None
 ) -> Iterator[tuple[T, R]]:
-    """(thing, make(thing)) for each, in order; at most `AHEAD` x workers things are under way.
+    """(thing, make(thing)) for each, in order; at most `ahead` things are under way or wait.
 
-    With one worker everything happens in the caller's thread. An error of `make` or of `things`
-    is raised when its turn comes, after what was before it.
+    ahead: `AHEAD` x workers unless given. With one worker everything happens in the caller's
+    thread. An error of `make` or of `things` is raised when its turn comes, after what was before.
     """
     if workers <= 1:
         yield from ((thing, make(thing)) for thing in things)
         return
+    ahead = AHEAD * workers if ahead is None else ahead
     waiting: deque[tuple[T, Future[R]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -36,7 +37,7 @@ def map_in_order(
                     yield from _finish(waiting)
                     raise
                 waiting.append((thing, pool.submit(make, thing)))
-                if len(waiting) >= AHEAD * workers:
+                if len(waiting) >= ahead:
                     first, future = waiting.popleft()
                     yield first, future.result()
             yield from _finish(waiting)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mmfm.data.layouts.threads import AHEAD, map_in_order
+from mmfm.preprocess.threads import AHEAD, map_in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])

@@ -1,0 +1,141 @@
+"""How many candidates a first pass needs for a query, measured on the rows themselves.
+
+How far codes can be trusted depends on the query: on the part of the spread of its dot products
+that the components read leave out, its `rest`. Queries of many kinds are tried at every depth, and
+a table says how many rows had to be kept, up to which rest, to miss hardly any of the best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmfm.index.coder import Coder
+from mmfm.index.scan import exact_top
+
+K = 10  # of a search that the table is for
+_ROWS = 1 << 17  # compared with at most
+_QUERIES = 96  # of every kind
+_BINS = 8
+_BLOCK = 1 << 12
+_FOUND = (0.97, 0.995)  # of queries that keep all K best in a pass: asked alone, and in a batch
+
+# nanoseconds of one thread with AVX2: for a number of a row multiplied with one query, in the cache
+# or from memory, or with many queries; to select, for each row; to compare the signs of a row; for
+# a number of a row fetched from anywhere
+_CACHED, _STREAMED, _MANY, _SELECTED, _SIGNS, _FETCHED = 0.12, 0.25, 0.024, 0.6, 50, 0.7
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For Q queries: read so many components, keep the `first` (Q,) rows, of them the `second`.
+
+    0 where all vectors are to be compared instead. cost: nanoseconds, roughly.
+    """
+
+    depth: int
+    first: np.ndarray
+    second: np.ndarray
+    cost: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """For P depths and B classes of queries. limits (P, B): the largest rest of a class; shares
+    (2, 2, P, B): of all rows to be kept, in the first and second pass, for one query and for many.
+    """
+
+    depths: np.ndarray
+    limits: np.ndarray
+    shares: np.ndarray
+
+    def plan(self, rests: np.ndarray, shape: tuple[int, ...], k: int) -> Plan:
+        """The cheapest for queries of these rests (Q, P), the k best of vectors of this shape."""
+        number, (num_rows, dim) = len(rests), shape
+        place = (rests[:, :, None] > self.limits).sum(2)
+        known = place < self.limits.shape[1]
+        place = np.minimum(place, self.limits.shape[1] - 1)
+        shares = self.shares[:, int(number > 1), np.arange(len(self.depths)), place]
+        first, second = np.ceil(shares * (num_rows * max(1.0, k / K)))
+        exact = exact_cost(number, shape)
+        passes = first * _SIGNS + second * (dim * _FETCHED)
+        rough = known & (passes < exact) & (2 * first < num_rows)
+        reading = self.depths * max(_CACHED / number, _MANY) + _SELECTED
+        cost = np.where(rough, passes, exact).sum(0) + number * num_rows * reading
+        best = int(cost.argmin())
+        counts = [np.where(rough, count, 0)[:, best].astype(np.int64) for count in (first, second)]
+        return Plan(int(self.depths[best]), counts[0], counts[1], float(cost[best]))
+
+
+def exact_cost(number: int, shape: tuple[int, ...]) -> float:
+    """Nanoseconds for each of so many queries, to compare them with all vectors of a shape."""
+    return shape[0] * shape[1] * max(_STREAMED / number, _MANY)
+
+
+def calibrate(vectors: np.ndarray, coder: Coder, rng: np.random.Generator) -> Calibration:
+    """Try queries on rows (N, D) at every depth of the coder."""
+    taken = rng.permutation(len(vectors))[: _ROWS + 4 * _QUERIES]
+    held, kept = np.sort(taken[: 4 * _QUERIES]), np.sort(taken[4 * _QUERIES :])
+    queries = _tried(vectors[held], coder.learned.mean, rng)
+    ranks = _ranks(vectors, kept, queries, coder)
+    rests = coder.rests(coder.turn(queries))
+    limits = np.empty((len(coder.depths), _BINS), np.float32)
+    shares = np.empty((2, 2, *limits.shape), np.float32)
+    for depth, rest in enumerate(rests.T):
+        bins = np.array_split(np.argsort(rest), _BINS)
+        limits[depth] = [rest[members].max() for members in bins]
+        of_bins = [np.quantile(ranks[:, members, depth], _FOUND, axis=1).T for members in bins]
+        shares[:, :, depth] = np.maximum.accumulate(of_bins).transpose(1, 2, 0) / len(kept)
+    return Calibration(np.array(coder.depths), limits, shares)
+
+
+def _tried(rows: np.ndarray, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Queries like the rows and less and less like them: texts are not where pictures are."""
+    few = len(rows) // 4
+    centred = rows - mean
+
+    def noise(*shape: int) -> np.ndarray:
+        return _unit(rng.standard_normal((*shape, rows.shape[1]), dtype=np.float32))
+
+    kinds = [
+        rows,
+        _unit(centred[:few] + centred[few : 2 * few]) + mean,
+        centred[2 * few : 3 * few],
+        rows[:few] + 0.7 * noise(1),
+        rows[few : 2 * few] + 0.5 * noise(few),
+        rows[2 * few : 3 * few] + noise(few),
+    ]
+    return np.concatenate([_unit(kind) for kind in kinds])
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+
+
+def _ranks(vectors: np.ndarray, kept: np.ndarray, queries: np.ndarray, coder: Coder) -> np.ndarray:
+    """(2, Q, P): how many rows of `kept` each pass must keep to have the K best of them."""
+    allowed = np.zeros(len(vectors), bool)
+    allowed[kept] = True
+    rows, _ = exact_top(vectors, queries, K, allowed)
+    turned = coder.turn(queries)
+    asked = [coder.ask(turned, depth) for depth in coder.depths]
+    worst = np.empty((2, len(queries), len(asked)), np.float32)
+    for query, best in enumerate(rows):
+        codes, all_of_them = coder.encode(vectors[best]), np.arange(len(best))
+        for depth, question in enumerate(asked):
+            rough = coder.rough(codes, question)[query]
+            better = coder.better(codes, all_of_them, rough, question, query)
+            worst[:, query, depth] = rough.min(), better.min()
+    worst += 1e-5  # equal rows must not count against each other
+    ranks = np.full(worst.shape, float(K))
+    for start in range(0, len(kept), _BLOCK):
+        codes = coder.encode(vectors[kept[start : start + _BLOCK]])
+        all_of_them = np.arange(len(codes))
+        for depth, question in enumerate(asked):
+            for query, rough in enumerate(coder.rough(codes, question)):
+                better = coder.better(codes, all_of_them, rough, question, query)
+                ranks[0, query, depth] += np.count_nonzero(rough > worst[0, query, depth])
+                ranks[1, query, depth] += np.count_nonzero(better > worst[1, query, depth])
+    return ranks
