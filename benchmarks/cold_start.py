@@ -161,7 +161,7 @@ def measure(desk: Desk, name: str, kind: str, peer: str, rounds: int) -> None:
 def own_cache() -> Iterator[Path]:
     """A folder that goes afterwards, in which the processes started here also remember hashes."""
     with TemporaryDirectory() as name:
-        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
+        os.environ["MMFM_CACHE"] = f"{name}/cache"
         yield Path(name)
 
 

@@ -29,7 +29,8 @@ def no_network():
 def own_cache(tmp_path_factory):
     """What is remembered between calls stays with the tests, also that of their child processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name in ("MMFM_CACHE", "XDG_CACHE_HOME"):
+            patch.setenv(name, str(tmp_path_factory.mktemp("cache")))
         yield
 
 

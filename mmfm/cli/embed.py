@@ -11,7 +11,7 @@ import click
 from mmfm.cli.options import Run, shared
 from mmfm.cli.outputs import writable_file
 from mmfm.cli.pictures import expand
-from mmfm.errors import OutputError
+from mmfm.errors import OutputError, TextError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,8 @@ def command(run: Run, paths: tuple[str, ...], texts: tuple[str, ...], output: st
     """
     if not paths and not texts:
         raise click.UsageError("nothing to embed: give pictures, folders or --text")
+    if not all(text.strip() for text in texts):  # why: most likely a variable that was not set
+        raise TextError("a text to embed is empty; say something")
     target = writable_file(output, (".npz", ".parquet"))
     if target.suffix.lower() == ".parquet" and find_spec("pyarrow") is None:
         raise OutputError("writing .parquet needs pyarrow: pip install pyarrow, or write .npz")

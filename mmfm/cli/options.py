@@ -53,6 +53,7 @@ def _listen() -> None:
     if not any(isinstance(handler, _OnStderr) for handler in log.handlers):
         log.addHandler(_OnStderr(logging.INFO))
         log.setLevel(logging.INFO)
+        log.propagate = False  # why: a library that configures the root would show the line twice
 
 
 class _OnStderr(logging.Handler):

@@ -1,8 +1,8 @@
 """What hash the weights of a file have, so that a large model is not read whole at every start.
 
-A small JSON file for each weights file, in `$XDG_CACHE_HOME/mmfm/hashes` (by default below
-~/.cache). It holds as long as the file is the same by size, times and inode. No program can set the
-time of its last change (ctime), so a file that was changed and given its old date is noticed.
+A small JSON file for each weights file in the cache folder. It holds as long as the weights are the
+same by size, times and inode. No program can set the time of the last change (ctime), so a file
+that was changed and given its old date is noticed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mmfm.durable import replacing
+from mmfm.encoders.cache_folder import cache_folder
 
 # why: a file changed again within a tick of the clock has the same times, so one this young is not
 # remembered (git calls such entries racily clean)
@@ -48,6 +49,5 @@ def _identity(stat: os.stat_result, config: str) -> list[int | str]:
 
 
 def _place(path: Path) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
-    return Path(home, "mmfm", "hashes", f"{name}.json")
+    return cache_folder("hashes") / f"{name}.json"

@@ -8,6 +8,7 @@ a table says how many rows had to be kept, up to which rest, to miss hardly any 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,26 +16,29 @@ from mmfm.index.coder import Coder
 from mmfm.index.scan import exact_top
 
 K = 10  # of a search that the table is for
-_ROWS = 1 << 17  # compared with at most
+_ROWS = 1 << 16  # compared with at most; of fewer rows, fewer are the best
 _QUERIES = 96  # of every kind
 _BINS = 8
 _BLOCK = 1 << 12
-_FOUND = (0.97, 0.995)  # of queries that keep all K best in a pass: asked alone, and in a batch
+_FOUND = (0.975, 1.0)  # of the queries tried keep all K best in a pass: asked alone, in a batch
+_SPARE = (1.0, 1.5)  # as many candidates as that took, and as many in a batch
 
-# nanoseconds of one thread with AVX2: for a number of a row multiplied with one query, in the cache
-# or from memory, or with many queries; to select, for each row; to compare the signs of a row; for
-# a number of a row fetched from anywhere
-_CACHED, _STREAMED, _MANY, _SELECTED, _SIGNS, _FETCHED = 0.12, 0.25, 0.024, 0.6, 50, 0.7
+# nanoseconds of one thread with AVX2: for a number of a row multiplied with one query, or with
+# many; for that in vectors too large for a cache; to select, for each row; to compare the signs of
+# all rows, or of one here and there; for a number of a row fetched from anywhere
+_ONE, _MANY, _STREAMED, _SELECTED, _SIGNS, _SIGNS_OF_ONE, _FETCHED = (
+    0.15, 0.024, 0.25, 0.6, 3.5, 50.0, 0.7,
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Plan:
-    """For Q queries: read so many components, keep the `first` (Q,) rows, of them the `second`.
-
-    0 where all vectors are to be compared instead. cost: nanoseconds, roughly.
+class Plan(NamedTuple):
+    """For Q queries: read so many components, and signs of all rows or only of the `first` (Q,)
+    best rows by components; compare the vectors of the `second` best rows, or of all where that
+    is 0. cost: nanoseconds, roughly.
     """
 
     depth: int
+    signs_of_all: bool
     first: np.ndarray
     second: np.ndarray
     cost: float
@@ -57,15 +61,17 @@ class Calibration:
         known = place < self.limits.shape[1]
         place = np.minimum(place, self.limits.shape[1] - 1)
         shares = self.shares[:, int(number > 1), np.arange(len(self.depths)), place]
-        first, second = np.ceil(shares * (num_rows * max(1.0, k / K)))
+        first, second = np.maximum(np.ceil(shares * (num_rows * max(1.0, k / K))), 2 * k)
         exact = exact_cost(number, shape)
-        passes = first * _SIGNS + second * (dim * _FETCHED)
-        rough = known & (passes < exact) & (2 * first < num_rows)
-        reading = self.depths * max(_CACHED / number, _MANY) + _SELECTED
-        cost = np.where(rough, passes, exact).sum(0) + number * num_rows * reading
-        best = int(cost.argmin())
-        counts = [np.where(rough, count, 0)[:, best].astype(np.int64) for count in (first, second)]
-        return Plan(int(self.depths[best]), counts[0], counts[1], float(cost[best]))
+        passes = np.stack([first * _SIGNS_OF_ONE, np.full(first.shape, num_rows * _SIGNS)])
+        passes += np.stack([np.minimum(first, second), second]) * (dim * _FETCHED)
+        rough = known & (passes < exact) & (2 * np.maximum(first, second) < num_rows)
+        reading = self.depths * max(_ONE / number, _MANY) + _SELECTED
+        cost = np.where(rough, passes, exact).sum(1) + number * num_rows * reading
+        signs_of_all, depth = divmod(int(cost.argmin()), len(self.depths))
+        counts = np.where(rough[signs_of_all, :, depth], [first[:, depth], second[:, depth]], 0)
+        kept, left = counts.astype(np.int64)
+        return Plan(int(self.depths[depth]), bool(signs_of_all), kept, left, float(cost.min()))
 
 
 def exact_cost(number: int, shape: tuple[int, ...]) -> float:
@@ -87,6 +93,7 @@ def calibrate(vectors: np.ndarray, coder: Coder, rng: np.random.Generator) -> Ca
         limits[depth] = [rest[members].max() for members in bins]
         of_bins = [np.quantile(ranks[:, members, depth], _FOUND, axis=1).T for members in bins]
         shares[:, :, depth] = np.maximum.accumulate(of_bins).transpose(1, 2, 0) / len(kept)
+    shares *= np.array(_SPARE, np.float32)[:, None, None]
     return Calibration(np.array(coder.depths), limits, shares)
 
 
@@ -115,27 +122,30 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _ranks(vectors: np.ndarray, kept: np.ndarray, queries: np.ndarray, coder: Coder) -> np.ndarray:
-    """(2, Q, P): how many rows of `kept` each pass must keep to have the K best of them."""
+    """(2, Q, P): how many rows of `kept` each pass must keep to have those of the K best."""
     allowed = np.zeros(len(vectors), bool)
     allowed[kept] = True
-    rows, _ = exact_top(vectors, queries, K, allowed)
+    rows, _ = exact_top(vectors, queries, -(-K * len(kept) // len(vectors)), allowed)
     turned = coder.turn(queries)
     asked = [coder.ask(turned, depth) for depth in coder.depths]
     worst = np.empty((2, len(queries), len(asked)), np.float32)
     for query, best in enumerate(rows):
-        codes, all_of_them = coder.encode(vectors[best]), np.arange(len(best))
+        codes, everything = coder.encode(vectors[best]), slice(None)
+        agreement = coder.agreement(codes, everything, asked[0], query)
         for depth, question in enumerate(asked):
             rough = coder.rough(codes, question)[query]
-            better = coder.better(codes, all_of_them, rough, question, query)
+            better = coder.better(codes, everything, rough, agreement, question, query)
             worst[:, query, depth] = rough.min(), better.min()
     worst += 1e-5  # equal rows must not count against each other
-    ranks = np.full(worst.shape, float(K))
+    ranks = np.full(worst.shape, float(rows.shape[1]))
     for start in range(0, len(kept), _BLOCK):
-        codes = coder.encode(vectors[kept[start : start + _BLOCK]])
-        all_of_them = np.arange(len(codes))
-        for depth, question in enumerate(asked):
-            for query, rough in enumerate(coder.rough(codes, question)):
-                better = coder.better(codes, all_of_them, rough, question, query)
+        codes, everything = coder.encode(vectors[kept[start : start + _BLOCK]]), slice(None)
+        rough_of = [coder.rough(codes, question) for question in asked]
+        for query in range(len(queries)):
+            agreement = coder.agreement(codes, everything, asked[0], query)
+            for depth, question in enumerate(asked):
+                rough = rough_of[depth][query]
+                better = coder.better(codes, everything, rough, agreement, question, query)
                 ranks[0, query, depth] += np.count_nonzero(rough > worst[0, query, depth])
                 ranks[1, query, depth] += np.count_nonzero(better > worst[1, query, depth])
     return ranks

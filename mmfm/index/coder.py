@@ -51,7 +51,8 @@ class Coder:
         self.depths = tuple(depth for depth in DEPTHS if depth <= deepest)
         count = len(learned.mixing)
         cosine = np.sin(np.pi / 2 * (1 - 2 * np.arange(count + 1) / max(1, count)))
-        self._agreement = (_GAIN * cosine * np.abs(cosine) ** _SHRINK).astype(np.float32)
+        agreement = _GAIN * cosine * np.abs(cosine) ** _SHRINK - _TRUST if count else np.zeros(1)
+        self._agreement = agreement.astype(np.float32)  # by how many signs differ
 
     @classmethod
     def fit(cls, vectors: np.ndarray, rng: np.random.Generator) -> Coder:
@@ -81,7 +82,7 @@ class Coder:
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) -> codes (N, C) of 32 bits in Fortran order, so that a part of all rows lies
-        together; `np.save` and `np.load` keep that.
+        together; `np.save` and `np.load` keep that. Codes of parts cannot be joined.
         """
         words = self._words
         codes = np.empty((2 * words + _columns(self.depths[-1]), len(vectors)), np.float32)
@@ -122,20 +123,30 @@ class Coder:
         begin = 2 * self._words
         return asked.numbers @ codes.T[begin : begin + asked.numbers.shape[1]]
 
-    def better(
-        self, codes: np.ndarray, rows: np.ndarray, rough: np.ndarray, asked: Asked, query: int
+    def agreement(
+        self, codes: np.ndarray, rows: np.ndarray | slice, asked: Asked, query: int
     ) -> np.ndarray:
-        """The rough scores (R,) of some rows for one query, made better by their signs."""
-        if not self._words:
-            return rough
+        """(R,): the cosine of what rows and a query have beyond the components, by signs alone,
+        less what `rough` takes it for.
+        """
         columns = codes.T
-        signs = columns[: 2 * self._words].reshape(-1).view(np.uint64).reshape(self._words, -1)
-        differing = np.zeros(len(rows), np.uint8)
+        words = columns[: 2 * self._words].reshape(-1).view(np.uint64)
+        signs = words.reshape(self._words, len(codes))
+        differing = np.zeros(columns[0, rows].shape, np.uint8)
         for word, wanted in zip(signs, asked.signs[query]):
             differing += np.bitwise_count(word[rows] ^ wanted)
-        factor = self._agreement[differing] - np.float32(_TRUST)
-        lengths = columns[2 * self._words + asked.numbers.shape[1] - 1]
-        return rough + factor * lengths[rows] * asked.lengths[query]
+        return self._agreement.take(differing)
+
+    def better(
+        self, codes: np.ndarray, rows: np.ndarray | slice, rough: np.ndarray,
+        agreement: np.ndarray, asked: Asked, query: int,
+    ) -> np.ndarray:  # fmt: skip
+        """The rough scores (R,) of some rows for one query, with their agreement."""
+        lengths = codes.T[2 * self._words + asked.numbers.shape[1] - 1, rows]
+        scores = agreement * lengths
+        scores *= asked.lengths[query]
+        scores += rough
+        return scores
 
     def _signs(self, turned: np.ndarray) -> np.ndarray:
         """(N, D) -> (N, words) uint64."""

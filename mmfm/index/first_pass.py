@@ -8,7 +8,7 @@ that is less like the rows gets more candidates, at last all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -20,7 +20,9 @@ MIN_ROWS = 20_000  # of 512 numbers, which all together are compared in 3 ms
 _SAMPLE = 1 << 14
 _QUERIES = 256  # at a time
 _SCORES = 1 << 20  # of a block, all queries together
-_RECUT = 4  # blocks between two raises of what a candidate must have
+_TIE = np.float32(1e-5)  # equal vectors have scores that differ by rounding
+_STRIDE = 16  # every so many rows tell what a candidate must have
+_SPARE = 1.25  # and more are taken, because these are a sample
 
 
 class FirstPass:
@@ -52,7 +54,7 @@ class FirstPass:
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """(N, D) -> codes (N, C) of 32 bits in Fortran order, so that a part of all rows lies
-        together; `np.save` and `np.load` keep that.
+        together; `np.save` and `np.load` keep that. Codes of parts cannot be joined.
         """
         return self.coder.encode(vectors)
 
@@ -98,44 +100,60 @@ class FirstPass:
         k = rows.shape[1]
         turned = self.coder.turn(queries)
         plan = self.calibration.plan(self.coder.rests(turned), vectors.shape, k)
-        first = plan.first
-        if allowed is not None and 2 * first.max() > (count := np.count_nonzero(allowed)):
-            first = np.where(2 * first > count, 0, first)
-        exact, rough = np.flatnonzero(first == 0), np.flatnonzero(first)
+        wanted = plan.second if plan.signs_of_all else plan.first
+        if allowed is not None and 2 * wanted.max() > (count := np.count_nonzero(allowed)):
+            wanted = np.where(2 * wanted > count, 0, wanted)
+        exact, rough = np.flatnonzero(wanted == 0), np.flatnonzero(wanted)
         if len(exact):
             rows[exact], scores[exact] = exact_top(vectors, queries[exact], k, allowed)
         if not len(rough):
             return
         asked = self.coder.ask(turned[rough], plan.depth)
-        found = self._candidates(codes, asked, first[rough], allowed)
+        found = self._candidates(codes, asked, wanted[rough], plan.signs_of_all, allowed)
         for number, (query, (candidates, guess)) in enumerate(zip(rough.tolist(), found)):
-            better = self.coder.better(codes, candidates, guess, asked, number)
-            candidates = candidates[_largest(better, plan.second[query])]
+            if not plan.signs_of_all and plan.second[query] < len(candidates):
+                guess = self._better(codes, candidates, guess, asked, number)
+                candidates = candidates[_largest(guess, plan.second[query])]
+            if len(candidates) < k:
+                rows[[query]], scores[[query]] = exact_top(vectors, queries[[query]], k, allowed)
+                continue
             score = row_scores(vectors, queries[query], candidates)
             rows[query], scores[query] = best_of_one(candidates, score, k)
 
-    def _candidates(
-        self, codes: np.ndarray, asked: Asked, wanted: np.ndarray, allowed: np.ndarray | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Of every query its `wanted` (Q,) rows with the largest rough scores, or a few more.
+    def _better(
+        self, codes: np.ndarray, rows: np.ndarray | slice, rough: np.ndarray, asked: Asked,
+        query: int,
+    ) -> np.ndarray:  # fmt: skip
+        agreement = self.coder.agreement(codes, rows, asked, query)
+        return self.coder.better(codes, rows, rough, agreement, asked, query)
 
-        What a candidate must have rises with the best seen so far, so that few numbers are looked
-        at twice and none of (Q, N) is kept.
-        """
-        size, width = _SCORES // len(wanted), int(wanted.max())
-        seen = np.empty((len(wanted), 0), np.float32)
-        floor = np.full(len(wanted), np.finfo(np.float32).min)
-        hits = []
-        for number, start in enumerate(range(0, len(codes), size)):
-            rough = self.coder.rough(codes[start : start + size], asked)
+    def _candidates(
+        self, codes: np.ndarray, asked: Asked, wanted: np.ndarray, signs: bool,
+        allowed: np.ndarray | None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
+        """Of every query its about `wanted` (Q,) rows with the largest scores, and these."""
+
+        def scores(part: slice) -> np.ndarray:
+            rough = self.coder.rough(codes[part], asked)
+            for query, guess in enumerate(rough if signs else ()):
+                rough[query] = self._better(codes, part, guess, asked, query)
             if allowed is not None:
-                rough[:, ~allowed[start : start + size]] = -np.inf
-            if number % _RECUT == 0:
-                seen = np.concatenate([seen, _maxima(rough, 4 * width)], axis=1)
-                if seen.shape[1] >= width:
-                    seen = np.sort(np.partition(seen, -width, axis=1)[:, -width:], axis=1)
-                    floor = np.maximum(floor, seen[np.arange(len(wanted)), width - wanted])
-            flat = np.flatnonzero(rough >= floor[:, None])
+                rough[:, ~allowed[part]] = -np.inf
+            return rough
+
+        size = _SCORES // len(wanted)
+        blocks: Iterable[tuple[int, np.ndarray]]
+        if len(codes) <= size:
+            blocks = [(0, scores(slice(None)))]
+            floor = _floor(_maxima(blocks[0][1], 4 * int(wanted.max())), wanted)
+        else:
+            floor = _floor(
+                scores(slice(None, None, _STRIDE)), (_SPARE * wanted / _STRIDE).astype(np.int64) + 4
+            )
+            blocks = ((at, scores(slice(at, at + size))) for at in range(0, len(codes), size))
+        hits = []
+        for start, rough in blocks:
+            flat = np.flatnonzero(rough >= floor)
             query, place = np.divmod(flat, rough.shape[1])
             hits.append((query.astype(np.uint16), place + start, rough.ravel()[flat]))
         query, row, score = (np.concatenate(column) for column in zip(*hits))
@@ -150,7 +168,14 @@ def _largest(scores: np.ndarray, count: int) -> np.ndarray | slice:
     """Where the `count` largest are, and those as large as the last."""
     if len(scores) <= count:
         return slice(None)
-    return scores >= np.partition(scores, -count)[-count]
+    return scores >= np.partition(scores, -count)[-count] - _TIE
+
+
+def _floor(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(Q, N) and (Q,) -> (Q, 1): what the largest so many have, and no -inf."""
+    pairs = zip(scores, np.minimum(counts, scores.shape[1]))
+    found = np.array([np.partition(few, -count)[-count] for few, count in pairs], np.float32)
+    return np.maximum(found - _TIE, np.finfo(np.float32).min)[:, None]
 
 
 def _maxima(scores: np.ndarray, count: int) -> np.ndarray:

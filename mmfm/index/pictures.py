@@ -18,6 +18,7 @@ from mmfm.preprocess.images import FORMATS, load_image, orientation
 
 _BATCH = 64
 _BATCH_PIXELS = 64_000_000  # decoded at once: 192 MB of RGB
+_PNG_ORIENTATIONS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where one may stand
 _SWAPS_SIDES = 5  # EXIF orientations from here on
 
 
@@ -78,8 +79,15 @@ def size_of(path: Path) -> dict[str, int]:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            if orientation(image) >= _SWAPS_SIDES:
+            # why: in a PNG these may stand behind the pixels, and Pillow decodes all to look there
+            is_plain = image.format == "PNG" and not _has_any(path, _PNG_ORIENTATIONS)
+            if not is_plain and orientation(image) >= _SWAPS_SIDES:
                 width, height = height, width
     except Exception:  # why: Pillow raises nearly anything; a vector from a store is enough
         return {}
     return {"width": width, "height": height}
+
+
+def _has_any(path: Path, words: Sequence[bytes]) -> bool:
+    data = path.read_bytes()
+    return any(word in data for word in words)

@@ -12,7 +12,7 @@ OLD = 1_600_000_000
 
 @pytest.fixture
 def weights(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("MMFM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hash_memory, "_YOUNG_NS", -(10**12))  # a file just made counts as old
     path = tmp_path / "weights"
     path.write_bytes(b"one")
@@ -81,6 +81,6 @@ def test_a_damaged_memory_remembers_nothing(weights, text):
 
 def test_a_cache_that_cannot_be_written_stops_nothing(weights, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("MMFM_CACHE", str(tmp_path / "file"))
     keep(weights)
     assert recalled(weights) is None

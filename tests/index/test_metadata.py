@@ -19,9 +19,17 @@ def test_every_picture_has_its_size_and_place(embedder, gallery, tmp_path, make_
     exif = Image.Exif()
     exif[0x0112] = 6
     make_noise(1).resize((30, 20)).save(gallery / "below" / "turned.jpg", exif=exif)
+    make_noise(2).resize((30, 20)).save(gallery / "below" / "turned.png", exif=exif)
+    data = (gallery / "below" / "turned.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    late = data[:start] + data[end:-12] + data[start:end] + data[-12:]  # behind the pixels
+    (gallery / "below" / "late.png").write_bytes(late)
     index = Index.build(embedder, gallery, tmp_path / "index")
     rows = by_name(index)
     red, turned = rows["red.png"], rows["below/turned.jpg"]
+    for name in ("turned.png", "late.png"):
+        assert (rows[f"below/{name}"]["width"], rows[f"below/{name}"]["height"]) == (20, 30)
     assert (red["width"], red["height"], red["folder"]) == (8, 8, ".")
     assert red["size"] == os.path.getsize(gallery / "red.png")
     assert (turned["width"], turned["height"], turned["folder"]) == (20, 30, "below")

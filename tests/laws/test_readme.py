@@ -1,4 +1,4 @@
-"""What the README and docs/data.md show, runs: `mmfm` lines of bash blocks, and python blocks.
+"""What the README, docs/data.md and docs/retrieval.md show, runs: `mmfm` lines of bash blocks, and python blocks.
 
 A block is left out when the line before it is `<!-- no-test -->`. Blocks run in order, in one
 folder that holds the gallery as `pictures/`; python blocks share their names.
@@ -57,3 +57,12 @@ def test_the_page_about_data_runs(desk, monkeypatch, capsys):
     assert shown, "docs/data.md shows no python"
     for text in shown:
         exec(compile(text, "docs/data.md", "exec"), {})
+
+
+def test_the_page_about_search_runs(desk, monkeypatch):
+    monkeypatch.chdir(desk)
+    names = {}
+    shown = blocks("python", README.parent / "docs" / "retrieval.md")
+    assert shown, "docs/retrieval.md shows no python"
+    for text in shown:
+        exec(compile(text, "docs/retrieval.md", "exec"), names)
