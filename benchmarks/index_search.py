@@ -11,8 +11,9 @@ pictures. Which vectors:
   no published table of it was at hand. Queries from elsewhere have another common part.
 - `--vectors` and `--queries`: two .npy files of your own, (N, D) and (Q, D).
 
-recall@10 counts hits as good as the worst right one. bytes are of a vector and its codes. faiss is
-told to multiply matrices for a batch of any width; since 1.15 it does so from 128,000 numbers on.
+recall@10 counts hits as good as the worst right one; bytes are what the folder holds for a row.
+faiss is told to multiply matrices for a batch of any width; since 1.15 it does so by itself from
+128,000 numbers in the queries on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,7 +94,7 @@ def of_files(vectors: Path, queries: Path, count: int) -> Case:
     return Case(vectors.name, rows[:count], {queries.name: asked[:BATCH]})
 
 
-def compare(case: Case, rounds: int) -> None:
+def compare(case: Case, place: Path, rounds: int) -> None:
     import faiss
 
     from mmfm.index import FlatIndex
@@ -101,30 +104,30 @@ def compare(case: Case, rounds: int) -> None:
     faiss.cvar.distance_compute_blas_threshold = 20 * dim  # queries times width
     peer = faiss.IndexFlatIP(dim)
     peer.add(case.rows)
-    ours = FlatIndex.create(None, dim)
+    ours = FlatIndex.create(place, dim)
     ours.add([f"{row:07}" for row in range(count)], case.rows)
-    coded = ours._segments[0].coded
-    extra = 0 if coded is None else coded.codes.shape[1] * 4
+    size = sum(file.stat().st_size for file in place.rglob("*")) / count
     for kind, queries in case.queries.items():
         right = ours.search(queries, K, exact=True).scores
         for way, step in zip(RECALL, (1, BATCH)):
             asked = queries if step > 1 else queries[:SINGLES]
-            parts = [asked[start : start + step] for start in range(0, len(asked), step)]
             measured = interleave(
-                lambda: [ours.search(part, K) for part in parts],
-                lambda: [peer.search(part, K) for part in parts],
-                rounds,
+                partial(search, ours, asked, step), partial(search, peer, asked, step), rounds
             )
-            every = [ours.search(queries[start : start + step], K).scores
-                     for start in range(0, len(queries), step)]  # fmt: skip
-            gate = quality(np.concatenate(every), right, queries, peer)
+            every = np.concatenate([found.scores for found in search(ours, queries, step)])
+            gate = quality(every, right, queries, peer)
             report(
                 "index_search", f"{case.name} {count:,} x {dim}, {kind}, {way}", measured,
                 amount=len(asked), unit="queries",
-                gate={**gate, "bytes": 4 * dim + extra},
+                gate={**gate, "bytes": round(size)},
                 equal=gate["recall@10"] >= RECALL[way] and gate["score_difference"] <= 1e-5,
                 peer_version=versions("faiss-cpu"),
             )  # fmt: skip
+
+
+def search(engine: Any, queries: np.ndarray, step: int) -> list[Any]:
+    """All queries, so many at a time."""
+    return [engine.search(queries[at : at + step], K) for at in range(0, len(queries), step)]
 
 
 def quality(found: np.ndarray, right: np.ndarray, queries: np.ndarray, peer: Any) -> dict:
@@ -155,4 +158,5 @@ if __name__ == "__main__":
     if min(given.rows, given.rounds) < 1 or (given.vectors is None) != (given.queries is None):
         parser.error("wanted --rows and --rounds of at least 1, and --vectors with --queries")
     for one in cases(given):
-        compare(one, given.rounds)
+        with TemporaryDirectory() as name:
+            compare(one, Path(name) / "index", given.rounds)

@@ -7,7 +7,7 @@ a table says how many rows had to be kept, up to which rest, to miss hardly any 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,8 @@ _ROWS = 1 << 16  # compared with at most; of fewer rows, fewer are the best
 _QUERIES = 96  # of every kind
 _BINS = 8
 _BLOCK = 1 << 12
-_FOUND = (0.975, 1.0)  # of the queries tried keep all K best in a pass: asked alone, in a batch
-_SPARE = (1.0, 1.5)  # as many candidates as that took, and as many in a batch
+_FOUND = (0.99, 1.0)  # of the queries tried keep all K best in a pass: asked alone, in a batch
+_SPARE = (1.0, 1.25)  # as many candidates as that took, and as many in a batch
 
 # nanoseconds of one thread with AVX2: for a number of a row multiplied with one query, or with
 # many; for that in vectors too large for a cache; to select, for each row; to compare the signs of
@@ -33,8 +33,8 @@ _ONE, _MANY, _STREAMED, _SELECTED, _SIGNS, _SIGNS_OF_ONE, _FETCHED = (
 
 class Plan(NamedTuple):
     """For Q queries: read so many components, and signs of all rows or only of the `first` (Q,)
-    best rows by components; compare the vectors of the `second` best rows, or of all where that
-    is 0. cost: nanoseconds, roughly.
+    best rows by components; compare the vectors of the `second` (Q,) best rows, or of all where
+    these are 0. cost: nanoseconds, roughly.
     """
 
     depth: int
@@ -44,34 +44,49 @@ class Plan(NamedTuple):
     cost: float
 
 
-@dataclass(frozen=True)
 class Calibration:
     """For P depths and B classes of queries. limits (P, B): the largest rest of a class; shares
     (2, 2, P, B): of all rows to be kept, in the first and second pass, for one query and for many.
     """
 
-    depths: np.ndarray
-    limits: np.ndarray
-    shares: np.ndarray
+    def __init__(self, depths: np.ndarray, limits: np.ndarray, shares: np.ndarray) -> None:
+        self.depths = depths
+        self.limits = limits
+        self.shares = shares
+        self._priced = lru_cache(maxsize=16)(self._price)
+
+    def cut(self, deepest: int) -> Calibration:
+        """The same without the depths beyond one."""
+        kept = self.depths <= deepest
+        return Calibration(self.depths[kept], self.limits[kept], self.shares[:, :, kept])
 
     def plan(self, rests: np.ndarray, shape: tuple[int, ...], k: int) -> Plan:
         """The cheapest for queries of these rests (Q, P), the k best of vectors of this shape."""
-        number, (num_rows, dim) = len(rests), shape
-        place = (rests[:, :, None] > self.limits).sum(2)
-        known = place < self.limits.shape[1]
-        place = np.minimum(place, self.limits.shape[1] - 1)
-        shares = self.shares[:, int(number > 1), np.arange(len(self.depths)), place]
-        first, second = np.maximum(np.ceil(shares * (num_rows * max(1.0, k / K))), 2 * k)
+        counts, costs, reading = self._priced(len(rests), shape, k)
+        place = (rests[:, :, None] > self.limits).sum(2)  # (Q, P), B for what was never tried
+        columns = np.arange(len(self.depths))
+        cost = costs[:, columns, place].sum(1) + reading
+        signs_of_all, depth = divmod(int(cost.argmin()), len(columns))
+        first, second = counts[:, signs_of_all, depth][:, place[:, depth]]
+        return Plan(int(self.depths[depth]), bool(signs_of_all), first, second, float(cost.min()))
+
+    def _price(
+        self, number: int, shape: tuple[int, ...], k: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of so many queries: candidates (2 passes, 2 ways, P, B + 1) and nanoseconds of a query
+        (2 ways, P, B + 1), for signs of candidates and of all; of reading all codes (P,).
+        """
+        num_rows, dim = shape
+        wanted = np.ceil(self.shares[:, int(number > 1)] * (num_rows * max(1.0, k / K)))
+        wanted = np.pad(np.maximum(wanted, 2 * k), ((0, 0), (0, 0), (0, 1)), constant_values=np.inf)
+        first, second = wanted
+        counts = np.array([[first, second], [np.minimum(first, second), second]])
+        costs = np.array([first * _SIGNS_OF_ONE, np.full(first.shape, num_rows * _SIGNS)])
+        costs += counts[1] * (dim * _FETCHED)
         exact = exact_cost(number, shape)
-        passes = np.stack([first * _SIGNS_OF_ONE, np.full(first.shape, num_rows * _SIGNS)])
-        passes += np.stack([np.minimum(first, second), second]) * (dim * _FETCHED)
-        rough = known & (passes < exact) & (2 * np.maximum(first, second) < num_rows)
-        reading = self.depths * max(_ONE / number, _MANY) + _SELECTED
-        cost = np.where(rough, passes, exact).sum(1) + number * num_rows * reading
-        signs_of_all, depth = divmod(int(cost.argmin()), len(self.depths))
-        counts = np.where(rough[signs_of_all, :, depth], [first[:, depth], second[:, depth]], 0)
-        kept, left = counts.astype(np.int64)
-        return Plan(int(self.depths[depth]), bool(signs_of_all), kept, left, float(cost.min()))
+        rough = (costs < exact) & (2 * counts.max(0) < num_rows)
+        reading = number * num_rows * (self.depths * max(_ONE / number, _MANY) + _SELECTED)
+        return np.where(rough, counts, 0).astype(np.int64), np.where(rough, costs, exact), reading
 
 
 def exact_cost(number: int, shape: tuple[int, ...]) -> float:
@@ -80,7 +95,7 @@ def exact_cost(number: int, shape: tuple[int, ...]) -> float:
 
 
 def calibrate(vectors: np.ndarray, coder: Coder, rng: np.random.Generator) -> Calibration:
-    """Try queries on rows (N, D) at every depth of the coder."""
+    """Try queries on rows (N, D) at every depth of the coder, and keep those that are of use."""
     taken = rng.permutation(len(vectors))[: _ROWS + 4 * _QUERIES]
     held, kept = np.sort(taken[: 4 * _QUERIES]), np.sort(taken[4 * _QUERIES :])
     queries = _tried(vectors[held], coder.learned.mean, rng)
@@ -94,7 +109,9 @@ def calibrate(vectors: np.ndarray, coder: Coder, rng: np.random.Generator) -> Ca
         of_bins = [np.quantile(ranks[:, members, depth], _FOUND, axis=1).T for members in bins]
         shares[:, :, depth] = np.maximum.accumulate(of_bins).transpose(1, 2, 0) / len(kept)
     shares *= np.array(_SPARE, np.float32)[:, None, None]
-    return Calibration(np.array(coder.depths), limits, shares)
+    found = Calibration(np.array(coder.depths), limits, shares)
+    asked = [*np.array_split(rests, len(rests) // _QUERIES), *rests[::4, None]]
+    return found.cut(max(found.plan(some, vectors.shape, K).depth for some in asked))
 
 
 def _tried(rows: np.ndarray, mean: np.ndarray, rng: np.random.Generator) -> np.ndarray:

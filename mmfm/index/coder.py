@@ -49,6 +49,7 @@ class Coder:
     def __init__(self, learned: Learned, deepest: int) -> None:
         self.learned = learned
         self.depths = tuple(depth for depth in DEPTHS if depth <= deepest)
+        self._places = np.array([_columns(place) for place in range(deepest)])
         count = len(learned.mixing)
         cosine = np.sin(np.pi / 2 * (1 - 2 * np.arange(count + 1) / max(1, count)))
         agreement = _GAIN * cosine * np.abs(cosine) ** _SHRINK - _TRUST if count else np.zeros(1)
@@ -111,9 +112,7 @@ class Coder:
     def ask(self, turned: np.ndarray, depth: int) -> Asked:
         """Queries (Q, D) for reading so many components."""
         numbers = np.zeros((len(turned), _columns(depth)), np.float32)
-        for begin, end in zip((0, *self.depths), self.depths[: self.depths.index(depth) + 1]):
-            column = _columns(end) - 1
-            numbers[:, column - end + begin : column] = turned[:, begin:end]
+        numbers[:, self._places[:depth]] = turned[:, :depth]
         lengths = np.linalg.norm(turned[:, depth:], axis=1)
         numbers[:, -1] = _TRUST * lengths
         return Asked(numbers, self._signs(turned), lengths)

@@ -42,7 +42,7 @@ def row_scores(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.n
     step = max(1, _GATHERED // max(1, vectors.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        np.vecdot(vectors.take(rows[part], axis=0), query, out=scores[part])
+        np.vecdot(vectors.take(rows[part], axis=0, mode="clip"), query, out=scores[part])
     return scores
 
 

@@ -19,6 +19,7 @@ QUICK = {
     "embed_images": ["--architecture", "small"],
     "embed_texts": ["--architecture", "small"],
     "folder_of_pictures": ["--pictures", 240],
+    "index_search": ["--rows", 3000],
     "plan": ["--batch", 4],
     "train_step": ["--batch", 4],
 }

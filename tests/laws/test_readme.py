@@ -1,4 +1,4 @@
-"""What the README, docs/data.md and docs/retrieval.md show, runs: `mmfm` lines of bash blocks, and python blocks.
+"""What the README, docs/data.md and docs/retrieval.md show, runs: `mmfm` lines, python blocks.
 
 A block is left out when the line before it is `<!-- no-test -->`. Blocks run in order, in one
 folder that holds the gallery as `pictures/`; python blocks share their names.
