@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfm.encoders import int8, lean, trials
+from mmfm.encoders import bf16, int8, lean, trials
 from mmfm.encoders.cache_folder import cache_folder
 from mmfm.encoders.copies import tower_tensors, with_tower
 from mmfm.encoders.samples import enough
@@ -236,9 +236,9 @@ def _bf16(backbone: Any, tower: str) -> lean.Map:
     # why cast once: autocast casts the weights anew at every call, at half the speed of float32
     towers = with_tower(backbone.towers, tower, _to_bf16, lambda module: None)
     if tower == "image":
-        encode = lean.image_tower(towers) or towers.encode_image
+        encode = lean.image_tower(towers, bf16.linear) or towers.encode_image
         return lambda images: encode(images.bfloat16())
-    return lean.text_tower(towers) or _text_features(towers)
+    return lean.text_tower(towers, bf16.linear) or _text_features(towers)
 
 
 def _text_features(towers: nn.Module) -> lean.Map:
