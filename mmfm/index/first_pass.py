@@ -9,7 +9,7 @@ candidates that takes is measured when the codes are made, so that of the 10 bes
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -150,9 +150,12 @@ class FirstPass:
 
     def _needed(self, turned: np.ndarray, count: int, k: int) -> np.ndarray:
         """(Q,) candidates for the k best of so many rows; infinite for queries that do not fit."""
-        shares = np.append(self.learned.shares, np.inf)
-        share = shares[self.learned.limits.searchsorted(self._doubt(turned))]
+        share = self._shares[self.learned.limits.searchsorted(self._doubt(turned))]
         return np.maximum(_LEAST * k, np.ceil(share * count * max(1.0, k / _K)))
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return np.append(self.learned.shares, np.inf)
 
     def _doubt(self, turned: np.ndarray) -> np.ndarray:
         """(Q,): by how much codes blur the products of queries, to how much these differ."""
@@ -182,6 +185,7 @@ class FirstPass:
         return self.learned._replace(limits=limits, shares=shares)
 
 
+@cache
 def available() -> bool:
     """Whether faiss is installed; without it all rows are compared."""
     return find_spec("faiss") is not None
