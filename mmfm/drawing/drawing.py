@@ -24,6 +24,8 @@ from mmfm.errors import InputError, TextError
 from mmfm.preprocess.images import load_image, to_pil
 from mmfm.shapes import Embeddings
 
+BESIDE_TEXT = 2.0  # the picture's guidance scale beside a text, unless another is asked for
+
 
 class Drawing:
     """Mixed into the model, which gives it the towers and all that is declared first."""
@@ -129,8 +131,8 @@ class Drawing:
 
     @torch.inference_mode()
     def edit(
-        self, image: Any, source: str, target: str, *, amount: float = 0.4,
-        strength: float = 0.8, negative_prompt: str | None = None, **settings: Any,
+        self, image: Any, source: str, target: str, *, amount: float = 0.5,
+        strength: float = 0.7, negative_prompt: str | None = None, **settings: Any,
     ) -> Any:  # fmt: skip
         """The picture changed by the difference of two texts, such as "cat" to "dog".
 
@@ -262,10 +264,10 @@ class Drawing:
 
 
 def _image_scale(sampling: Sampling, alone: bool) -> float:
-    """How strictly to follow a vector: beside a text by default as far as it says itself."""
+    """How strictly to follow a vector; beside a text, which has its own scale, less by default."""
     if sampling.image_guidance_scale is not None:
         return float(sampling.image_guidance_scale)
-    return float(sampling.guidance_scale) if alone else 1.0
+    return float(sampling.guidance_scale) if alone else BESIDE_TEXT
 
 
 def _best(images: Tensor, wanted: Tensor, rerank: int, embed: Callable) -> Tensor:

@@ -28,7 +28,7 @@ ALLOWED = {
     "bundle": LOW,
     "sentence": LOW,
     "classify": LOW | {"index"},
-    "drawing": LOW | {"encoders", "decoder"},  # a mixin of the model: words and pictures to maps
+    "drawing": LOW | {"encoders", "decoder", "bundle"},  # a mixin: words and pictures to maps
     "model": LOW | MIDDLE | ABOVE | {"bundle"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
     "sentence_transformer": TOP,  # loaded by that library
