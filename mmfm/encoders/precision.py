@@ -147,7 +147,7 @@ class _Tower:
         if name == "onnx":  # exporting takes half a minute: for those who ask, and then for all
             folder = cache_folder("onnx")
             return folder.is_dir() and (folder / self.backbone.hash()).is_dir()
-        return _is_worth_a_trial(name, _device(self.backbone))
+        return is_worth_a_trial(name, _device(self.backbone))
 
     def check(self, name: str, samples: Tensor | None) -> None:
         """Warn, once, when a precision that was asked for by name misses its gate."""
@@ -269,7 +269,7 @@ def _why_not_onnx(device: torch.device) -> str | None:
     return f"it needs {missing[0]} (pip install 'mmfm[onnx]')" if missing else None
 
 
-def _is_worth_a_trial(name: str, device: torch.device) -> bool:
+def is_worth_a_trial(name: str, device: torch.device) -> bool:
     """Where float32 is emulated in pieces of bfloat16 one pass of a tower takes minutes; a product
     of two small matrices says so at once.
     """
