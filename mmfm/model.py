@@ -118,6 +118,17 @@ class MMFM(SentenceEncoder):
         bundle.write(Path(folder), self.config, weights, tokens, self.metrics, save_parts)
         return Path(folder)
 
+    def to_diffusers(self) -> Any:
+        """This model's decoder as a pipeline of diffusers, `mmfm.pipeline.MMFMPipeline`.
+
+        It shares the weights: what moves or changes them there does so here. With
+        `generator=pipe.generators(seed, n)` it draws what `generate(seed=seed, num_images=n)` does.
+        """
+        decoder = self._need("decoder", "generates")
+        from mmfm.pipeline import MMFMPipeline
+
+        return MMFMPipeline.of(self.config, self.backbone, decoder, self.autoencoder)
+
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The modules that this model has, by name."""

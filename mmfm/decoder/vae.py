@@ -23,7 +23,29 @@ from mmfm.errors import ModelError
 _SELF_NORMALISED = ("AutoencoderRAE",)
 
 
-class VaeSpace(nn.Module):
+class ChannelStatistics(nn.Module):
+    """mean and scale of every channel of latents (B, C, h, w), as buffers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+
+    def fit_latents(self, latents: Tensor) -> None:
+        """Set mean and scale so that each channel has mean 0 and deviation 1."""
+        self.mean.copy_(latents.mean(dim=(0, 2, 3)))
+        self.scale.copy_(latents.std(dim=(0, 2, 3)).clamp(min=1e-6))
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """Latents -> the map that the flow works on."""
+        return (latents - self.mean[:, None, None]) / self.scale[:, None, None]
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """The inverse of `normalise`."""
+        return x * self.scale[:, None, None] + self.mean[:, None, None]
+
+
+class VaeSpace(ChannelStatistics):
     """images (B, 3, H, W) in [-1, 1] <-> latents (B, C, h, w), each channel normalised.
 
     The autoencoder is held, not owned: it is no sub-module, is never trained through this space,
@@ -31,7 +53,7 @@ class VaeSpace(nn.Module):
     """
 
     def __init__(self, config: DecoderConfig, autoencoder: nn.Module) -> None:
-        super().__init__()
+        super().__init__(config.channels)
         if not (hasattr(autoencoder, "encode") and hasattr(autoencoder, "decode")):
             raise ModelError(
                 f"a decoder in vae space needs an autoencoder of diffusers, got "
@@ -50,8 +72,8 @@ class VaeSpace(nn.Module):
         # why a tuple: the autoencoder is saved beside the weights, not in them
         self._autoencoder = (autoencoder.requires_grad_(False).eval(),)
         mean, scale = _published_statistics(autoencoder)
-        self.register_buffer("mean", mean.expand(config.channels).clone())
-        self.register_buffer("scale", scale.expand(config.channels).clone())
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
 
     @property
     def autoencoder(self) -> Any:
@@ -63,11 +85,11 @@ class VaeSpace(nn.Module):
         memo[id(self.autoencoder)] = self.autoencoder
         copy = self.__class__.__new__(self.__class__)
         memo[id(self)] = copy
-        nn.Module.__init__(copy)
+        ChannelStatistics.__init__(copy, self.channels)
+        copy.load_state_dict(self.state_dict())
+        copy.to(self.mean.device)
         for name in ("sample_latents", "channels", "_autoencoder", "training"):
             setattr(copy, name, getattr(self, name))
-        for name, value in self.named_buffers():
-            copy.register_buffer(name, value.clone())
         return copy
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -102,30 +124,21 @@ class VaeSpace(nn.Module):
         """Set mean and scale of every channel from pictures (B, 3, H, W)."""
         self.fit_latents(self.latents(images))
 
-    def fit_latents(self, latents: Tensor) -> None:
-        """As `fit`, from latents that are known already."""
-        self.mean.copy_(latents.mean(dim=(0, 2, 3)))
-        self.scale.copy_(latents.std(dim=(0, 2, 3)).clamp(min=1e-6))
-
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.normalise(self.latents(images, generator))
 
-    def normalise(self, latents: Tensor) -> Tensor:
-        """Latents -> the map that the flow works on; `decode` undoes it."""
-        return (latents - self._wide(self.mean)) / self._wide(self.scale)
-
     def decode(self, x: Tensor) -> Tensor:
-        autoencoder = self.autoencoder
-        latents = (x * self._wide(self.scale) + self._wide(self.mean)).to(_dtype(autoencoder))
-        if _reads_video(autoencoder):
-            latents = latents[:, :, None]
-        images = autoencoder.decode(latents, return_dict=False)[0].float()
-        images = images[:, :, 0] if images.dim() == 5 else images
-        return images * 2 - 1 if _normalises_itself(autoencoder) else images
+        return decode_latents(self.autoencoder, self.denormalise(x))
 
-    @staticmethod
-    def _wide(statistic: Tensor) -> Tensor:
-        return statistic[:, None, None]
+
+def decode_latents(autoencoder: Any, latents: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W), about [-1, 1], float32, of latents as the autoencoder gives them."""
+    latents = latents.to(_dtype(autoencoder))
+    if _reads_video(autoencoder):
+        latents = latents[:, :, None]  # one frame
+    images = autoencoder.decode(latents, return_dict=False)[0].float()
+    images = images[:, :, 0] if images.dim() == 5 else images
+    return images * 2 - 1 if _normalises_itself(autoencoder) else images
 
 
 def load_autoencoder(source: str | Path) -> nn.Module:

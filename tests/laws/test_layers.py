@@ -29,7 +29,8 @@ ALLOWED = {
     "heads": LOW | MIDDLE | {"bundle"},
     "sentence": LOW,
     "classify": LOW | {"index"},
-    "model": LOW | MIDDLE | ABOVE | {"bundle", "heads"},
+    "pipeline": LOW | MIDDLE,  # what to_diffusers makes
+    "model": LOW | MIDDLE | ABOVE | {"bundle", "heads", "pipeline"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
     "sentence_transformer": TOP,  # loaded by that library
     "evaluation": TOP | {"data"},
@@ -43,7 +44,8 @@ PROGRAMS = ("data_pipelines", "train", "benchmarks")
 ONE_FILE_EACH = ("open_clip", "webdataset")  # a new version can break only one file
 DIFFUSERS = {  # each takes another part of it: schedulers, autoencoders, decoders, its own pipeline
     "mmfm/decoder/sampler.py", "mmfm/decoder/vae.py", "mmfm/decoder/published.py",
-    "mmfm/pipeline.py",
+    "mmfm/pipeline/models.py",
+    "mmfm/pipeline/pipeline.py",
 }  # fmt: skip
 
 
