@@ -5,6 +5,7 @@ Each is built from its config, or around a module that is there already.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,20 @@ from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.shapes import Embeddings
 
 
-class BackboneModel(ModelMixin, ConfigMixin):
+class Part(ModelMixin, ConfigMixin):
+    """A model of diffusers in one precision, whatever it is loaded in."""
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, **kwargs: Any) -> Any:
+        """As every model of diffusers.
+
+        why: buffers that are not saved, positions say, would stay in single precision.
+        """
+        made = super().from_pretrained(folder, **kwargs)
+        return nn.Module.to(made, made.dtype)
+
+
+class BackboneModel(Part):
     """Both towers and the tokenizer: texts or pictures in, `Embeddings` out."""
 
     ignore_for_config = ["backbone"]  # noqa: RUF012  the names are diffusers'
@@ -38,7 +52,7 @@ class BackboneModel(ModelMixin, ConfigMixin):
         config = BackboneConfig(model_cfg=model_cfg, preprocess_cfg=preprocess_cfg, loss=loss)
         self.backbone = Backbone.from_config(config) if backbone is None else backbone
 
-    def forward(self, texts: list[str]) -> Embeddings:
+    def forward(self, texts: str | Sequence[str]) -> Embeddings:
         """What the text tower says. Raises TextError on what is no text; warns where it is cut."""
         texts = check_texts(texts)
         length = self.backbone.config.context_length
@@ -66,7 +80,7 @@ class BackboneModel(ModelMixin, ConfigMixin):
         return made
 
 
-class FlowModel(ModelMixin, ConfigMixin):
+class FlowModel(Part):
     """The flow network: maps x_t (B, C, h, w), flow times t (B,) and a condition -> clean maps."""
 
     ignore_for_config = ["network"]  # noqa: RUF012
@@ -89,7 +103,7 @@ class FlowModel(ModelMixin, ConfigMixin):
         return self.network(x_t.to(self.dtype), t, condition).float()
 
 
-class SpaceModel(ModelMixin, ConfigMixin):
+class SpaceModel(Part):
     """Maps (B, C, h, w) -> pictures (B, 3, H, W), about [-1, 1]; in vae space, its latents."""
 
     ignore_for_config = ["space", "pixels"]  # noqa: RUF012

@@ -228,9 +228,7 @@ class MMFMPipeline(DiffusionPipeline):
         if negative_prompt is None:
             empty = Embeddings(torch.zeros_like(said.pooled)).take(rows)
             return told, self.unet.condition(empty, None, closed)
-        against = self.backbone(
-            [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
-        )
+        against = self.backbone(negative_prompt)
         if len(against) not in (1, len(said)):
             raise TextError(
                 f"got {len(against)} negative prompts for {len(said)} prompts; give one, or as many"
@@ -243,7 +241,7 @@ class MMFMPipeline(DiffusionPipeline):
             raise InputError("give a prompt, image_embeds, or both")
         said = None
         if prompt is not None:
-            said = self.backbone([prompt] if isinstance(prompt, str) else list(prompt))
+            said = self.backbone(prompt)
         if image_embeds is None:
             return said
         width = self.unet.network.config.pooled_width
