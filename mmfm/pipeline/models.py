@@ -96,8 +96,9 @@ class FlowModel(Part):
         self, said: Embeddings, text_open: Tensor | None, pooled_open: Tensor
     ) -> Condition:
         """What the network is told of texts and vectors; the ports are (B,) bool."""
-        parts = [x if x is None else x.to(self.dtype) for x in (said.pooled, said.tokens)]
-        return self.network.conditioner(Embeddings(*parts, said.mask), text_open, pooled_open)
+        tokens = None if said.tokens is None else said.tokens.to(self.dtype)
+        said = Embeddings(said.pooled.to(self.dtype), tokens, said.mask)
+        return self.network.conditioner(said, text_open, pooled_open)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return self.network(x_t.to(self.dtype), t, condition).float()
@@ -124,6 +125,10 @@ class SpaceModel(Part):
             assert pixels is not None
             space = GridSpace(told, pixels)
         self.space = ChannelStatistics(told.channels) if space is None else space
+        # why: accelerate looks for the device of a module in its first parameter, and a space may
+        # have statistics alone
+        here = next(iter(self.space.buffers())).new_zeros(0)
+        self.here = nn.Parameter(here, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         inverse = getattr(self.space, "denormalise", None) or self.space.decode

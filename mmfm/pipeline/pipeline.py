@@ -239,11 +239,8 @@ class MMFMPipeline(DiffusionPipeline):
     def _said(self, prompt: Any, image_embeds: Tensor | None, device: torch.device) -> Embeddings:
         if prompt is None and image_embeds is None:
             raise InputError("give a prompt, image_embeds, or both")
-        said = None
-        if prompt is not None:
-            said = self.backbone(prompt)
         if image_embeds is None:
-            return said
+            return self.backbone(prompt)
         width = self.unet.network.config.pooled_width
         vectors = torch.as_tensor(image_embeds).to(device, torch.float32)
         if vectors.dim() != 2 or vectors.shape[1] != width:
@@ -251,8 +248,9 @@ class MMFMPipeline(DiffusionPipeline):
                 f"got image_embeds of shape {tuple(vectors.shape)}, wanted (B, {width})"
             )
         vectors = F.normalize(vectors, dim=1)
-        if said is None:
+        if prompt is None:
             return Embeddings(vectors)
+        said = self.backbone(prompt)
         if len(vectors) not in (1, len(said)):
             raise InputError(
                 f"got {len(vectors)} image_embeds for {len(said)} prompts; give one, or as many"
