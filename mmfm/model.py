@@ -27,12 +27,14 @@ from mmfm.classify.zero_shot import Labels, zero_shot_head
 from mmfm.config import ModelConfig
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
+from mmfm.decoder.published import PublishedDecoder
 from mmfm.decoder.sampler import picture_seed
 from mmfm.device import pick_device
 from mmfm.encoders.backbone import Backbone
 from mmfm.encoders.embedder import BATCH_SIZE, Embedder, checked_size
 from mmfm.encoders.precision import chosen
 from mmfm.errors import InputError, ModelError, TextError
+from mmfm.exchange import Exchange
 from mmfm.preprocess.images import as_image_list, to_pil
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
@@ -40,7 +42,7 @@ from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
 
-class MMFM(SentenceEncoder):
+class MMFM(Exchange, SentenceEncoder):
     """One backbone and its heads; a head that a model does not have is None.
 
     `encode` and what else is known from sentence-transformers comes from SentenceEncoder.
@@ -103,6 +105,11 @@ class MMFM(SentenceEncoder):
         dtype: of the weights on disk; torch.float16 halves them. Loading always gives float32. An
         autoencoder is written in the precision that it has.
         """
+        if isinstance(self.decoder, PublishedDecoder):
+            raise ModelError(
+                "a published decoder is not copied into a bundle; save the model without it, and "
+                "give it again: mmfm.load(FOLDER, decoder=...)"
+            )
         weights = {}
         for name, part in self.parts.items():
             if name not in ("backbone", "autoencoder"):
@@ -118,28 +125,12 @@ class MMFM(SentenceEncoder):
         bundle.write(Path(folder), self.config, weights, tokens, self.metrics, save_parts)
         return Path(folder)
 
-    def to_diffusers(self) -> Any:
-        """This model's decoder as a pipeline of diffusers, `mmfm.pipeline.MMFMPipeline`.
-
-        It shares the weights: what moves or changes them there does so here. With
-        `generator=pipe.generators(seed, n)` it draws what `generate(seed=seed, num_images=n)` does.
-        """
-        decoder = self._need("decoder", "generates")
-        from mmfm.pipeline import MMFMPipeline
-
-        return MMFMPipeline.of(self.config, self.backbone, decoder, self.autoencoder)
-
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The modules that this model has, by name."""
         names = ("backbone", "captioner", "pixel_decoder", "decoder", "autoencoder")
         found = {name: getattr(self, name) for name in names}
         return {name: part for name, part in found.items() if part is not None}
-
-    @property
-    def autoencoder(self) -> Any:
-        """The diffusers model of a decoder in vae space, else None."""
-        return getattr(getattr(self.decoder, "space", None), "autoencoder", None)
 
     @property
     def name(self) -> str:
@@ -341,14 +332,20 @@ class MMFM(SentenceEncoder):
         bar = tqdm(total=len(draws) * num_steps, disable=not progress, desc="drawing", leave=False)
         made = []
         with bar:
-            for start in range(0, len(draws), BATCH_SIZE):
-                rows, seeds = zip(*draws[start : start + BATCH_SIZE])
-                made.append(decoder.sample(
-                    said.take(list(rows)), list(seeds), num_steps=num_steps,
-                    guidance_scale=guidance_scale,
-                    negative=None if negative is None else negative.take([0] * len(rows)),
-                    progress=lambda _: bar.update(len(rows)),  # noqa: B023  called in this turn
-                ))  # fmt: skip
+            size = getattr(decoder, "batch_size", BATCH_SIZE)
+            for start in range(0, len(draws), size):
+                rows, seeds = zip(*draws[start : start + size])
+                how: dict[str, Any] = {
+                    "num_steps": num_steps, "guidance_scale": guidance_scale,
+                    "progress": lambda _: bar.update(len(rows)),  # noqa: B023  called in this turn
+                }  # fmt: skip
+                if isinstance(decoder, PublishedDecoder):  # it reads texts itself
+                    texts = [prompts[row] for row in rows]
+                    made.append(decoder.draw(texts, seeds, negative_prompt=negative_prompt, **how))
+                    continue
+                against = None if negative is None else negative.take([0] * len(rows))
+                told = said.take(list(rows))
+                made.append(decoder.sample(told, list(seeds), negative=against, **how))
         images = torch.cat(made).clamp(-1, 1)
         if rerank > 1:
             images = self._best(images, said, rerank)

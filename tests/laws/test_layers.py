@@ -30,7 +30,8 @@ ALLOWED = {
     "sentence": LOW,
     "classify": LOW | {"index"},
     "pipeline": LOW | MIDDLE,  # what to_diffusers makes
-    "model": LOW | MIDDLE | ABOVE | {"bundle", "heads", "pipeline"},
+    "exchange": LOW | MIDDLE | {"pipeline"},  # a part of the public object too
+    "model": LOW | MIDDLE | ABOVE | {"bundle", "exchange", "heads"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
     "sentence_transformer": TOP,  # loaded by that library
     "evaluation": TOP | {"data"},
