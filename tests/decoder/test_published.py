@@ -179,9 +179,8 @@ def test_a_decoder_is_given_when_a_model_is_loaded(clip, published, tmp_path):
         mmfm.load(name, prior=prior)
 
 
-def test_kandinsky_in_one_folder(clip, published, tmp_path):
-    folder, prior = published["kandinsky"]
-    apart = load_published(folder, prior)
+def test_kandinsky_in_one_folder(clip, drawing, tmp_path):
+    apart = drawing["kandinsky"].decoder
     parts = {f"prior_{name}": part for name, part in apart.prior.components.items()}
     whole = KandinskyV22CombinedPipeline(**apart.pipeline.components, **parts)
     whole.save_pretrained(tmp_path / "whole")
@@ -190,38 +189,44 @@ def test_kandinsky_in_one_folder(clip, published, tmp_path):
     assert torch.allclose(model.decoder.draw(TEXTS, [0, 1], **SOME), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_decoder_of_another_space_is_refused(kind, published):
-    folder, prior = published[kind]
+def pipelines(model):
+    """What a decoder was made of, which it can be made of again."""
+    return {"source": model.decoder.pipeline, "prior": getattr(model.decoder, "prior", None)}
+
+
+def test_a_decoder_of_another_space_is_refused(model):
     stranger = backbone(seed=9)
     with pytest.raises(ModelError, match="another space") as caught:
-        stranger.with_decoder(folder, prior=prior)
+        stranger.with_decoder(**pipelines(model))
     assert "\n" not in str(caught.value)
-    assert stranger.with_decoder(folder, prior=prior, check=False).decoder is not None
+    assert stranger.with_decoder(**pipelines(model), check=False).decoder is not None
 
 
-def test_a_decoder_of_another_width_is_refused(published):
+def test_a_decoder_of_another_width_is_refused(model):
     config = tiny.backbone_config(width=24)
     other = MMFM(
         ModelConfig(name="narrow", backbone=config), Backbone.from_config(config), device="cpu"
     )
     with pytest.raises(ModelError, match="reads vectors of 32 numbers, narrow gives 24"):
-        other.with_decoder(published["unclip"][0])
+        other.with_decoder(**pipelines(model))
 
 
-def test_what_is_no_published_decoder_is_refused_in_one_sentence(clip, published, tmp_path):
+def test_what_is_no_published_decoder_is_refused_in_one_sentence(
+    clip, drawing, published, tmp_path
+):
     noise = UNet2DModel(
         sample_size=8, block_out_channels=(8,), norm_num_groups=4,
         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
     DDPMPipeline(noise, DDPMScheduler()).save_pretrained(tmp_path / "ddpm")
-    folder, prior = published["kandinsky"]
+    folder, _ = published["kandinsky"]
+    parts = pipelines(drawing["kandinsky"])
     for given, said in (
         ({"source": tmp_path / "ddpm"}, "DDPMPipeline"),
         ({"source": tmp_path / "nothing"}, "model_index.json"),
-        ({"source": folder}, "its prior"),
-        ({"source": folder, "prior": folder}, "KandinskyV22PriorPipeline"),
-        ({"source": published["unclip"][0], "prior": prior}, "leave prior out"),
+        ({"source": parts["source"]}, "its prior"),
+        ({"source": parts["source"], "prior": folder}, "KandinskyV22PriorPipeline"),
+        ({**pipelines(drawing["unclip"]), "prior": parts["prior"]}, "leave prior out"),
     ):
         with pytest.raises(ModelError, match=said) as caught:
             clip.with_decoder(**given)
