@@ -5,6 +5,8 @@
     vocabulary.json                                      the caption head's tokens (CLIP BPE ids)
     metrics.json                                         what was measured, on what, with what
     modules.json                                         tells sentence-transformers how to load it
+    vae/                                                 of a decoder in vae space: its autoencoder,
+                                                         in diffusers' own format
 
 Nothing is unpickled; unknown settings, missing files and wrong shapes are refused in one sentence.
 """
@@ -30,6 +32,7 @@ WEIGHTS = Path(__file__).parent / "weights"  # of the models that ship
 CONFIG, HEADS, VOCABULARY, METRICS = (
     "config.json", "heads.safetensors", "vocabulary.json", "metrics.json"
 )  # fmt: skip
+VAE = "vae"  # the folder of an autoencoder
 MODULES = "modules.json"  # sentence-transformers' list of what to load
 TOWERS = {"idx": 0, "name": "0", "path": "", "type": "mmfm.sentence_transformer.Towers"}
 
@@ -98,12 +101,12 @@ def read(folder: Path) -> Bundle:
 
 def write(
     folder: Path, config: ModelConfig, heads: dict[str, Tensor], vocabulary: list[int] | None,
-    metrics: dict[str, Any], save_backbone,
+    metrics: dict[str, Any], save_parts,
 ) -> None:  # fmt: skip
     """Write a bundle: whole, under a temporary name, then renamed; an older one is replaced.
 
-    save_backbone(folder) writes the backbone's two files. Raises OutputError when the folder
-    cannot be written or holds something that is not a bundle.
+    save_parts(folder) writes what saves itself: the backbone's two files, an autoencoder. Raises
+    OutputError when the folder cannot be written or holds something that is not a bundle.
     """
     from safetensors.torch import save_file
 
@@ -114,7 +117,7 @@ def write(
     temporary = folder.with_name(f".{folder.name}.unfinished-{os.getpid()}")
     try:
         temporary.mkdir(parents=True)
-        save_backbone(temporary)
+        save_parts(temporary)
         if heads:
             save_file(heads, temporary / HEADS)
         if vocabulary is not None:

@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from mmfm.errors import InputError
 
 CONTRASTIVE_LOSSES = ("softmax", "sigmoid")
-SPACES = ("grid", "pixel")
+SPACES = ("grid", "pixel", "vae")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,8 @@ class DecoderConfig:
     """The flow-matching network and the space it works in.
 
     `pixel`: the picture is folded into `patch_size` x `patch_size` patches, 3 * patch_size^2
-    channels. `grid`: the backbone's own tokens, `patch_size` stays 1 and the channels are E.
+    channels. `grid`: the backbone's own tokens, `patch_size` stays 1 and the channels are E. `vae`:
+    latents of a diffusers autoencoder, `patch_size` stays 1 and the channels are the latents'.
     """
 
     space: str
@@ -97,6 +98,7 @@ class DecoderConfig:
     head_width: int = 64
     num_pooled_tokens: int = 4
     shift: float = 1.7  # of the noise schedule: sqrt(dimensions / 4096), RAE (2510.11690)
+    sample_latents: bool = False  # vae: training draws from the posterior; else its mode
 
     def __post_init__(self) -> None:
         _one_of("space", self.space, SPACES)

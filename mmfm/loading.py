@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from mmfm import bundle
 from mmfm.bundle import WEIGHTS
@@ -28,7 +29,7 @@ def list_models(*, published: bool = False) -> list[str]:
 
 def load(
     name: str | Path = "mini", *, checkpoint: str | Path | None = None, allow_pickle: bool = False,
-    device: str | None = None,
+    decoder: Any = None, prior: Any = None, device: str | None = None,
 ) -> MMFM:  # fmt: skip
     """A model by name: one that ships ("mini"), a bundle folder, or any open_clip model.
 
@@ -42,10 +43,16 @@ def load(
     - `open_clip:ARCH/random`: random weights, to measure speed; warns.
 
     checkpoint: weights in place of those that an open_clip name stands for. allow_pickle: read .pt,
-    .pth and .bin too; only tensors are unpickled. device: "cpu", "cuda", "mps"...; default the best
+    .pth and .bin too; only tensors are unpickled. decoder, prior: a decoder published for this
+    backbone's embeddings (`MMFM.with_decoder`). device: "cpu", "cuda", "mps"...; default the best
     one present. Raises ModelError on an unknown name, files that cannot be had, damaged or other
     weights, or an absent device.
     """
+    if decoder is not None:
+        bare = load(name, checkpoint=checkpoint, allow_pickle=allow_pickle, device=device)
+        return bare.with_decoder(decoder, prior=prior)
+    if prior is not None:
+        raise ModelError("prior goes with decoder=, the pipeline that it was published for")
     text = str(name)
     if text.startswith(_PREFIXES):
         backbone = from_open_clip(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmfm import bundle
+from mmfm import bundle, heads
 from mmfm.captioner import decoding
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
@@ -25,12 +25,14 @@ from mmfm.classify.zero_shot import Labels, zero_shot_head
 from mmfm.config import ModelConfig
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
+from mmfm.decoder.published import PublishedDecoder
 from mmfm.device import pick_device
 from mmfm.drawing import Drawing
 from mmfm.encoders.backbone import Backbone
 from mmfm.encoders.embedder import Embedder, checked_size
 from mmfm.encoders.precision import chosen
 from mmfm.errors import InputError, ModelError
+from mmfm.exchange import Exchange
 from mmfm.preprocess.images import as_image_list
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
@@ -38,7 +40,7 @@ from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
 
-class MMFM(SentenceEncoder, Drawing):
+class MMFM(Exchange, SentenceEncoder, Drawing):
     """One backbone and its heads; a head that a model does not have is None.
 
     `encode` and what else is known from sentence-transformers comes from SentenceEncoder,
@@ -68,9 +70,12 @@ class MMFM(SentenceEncoder, Drawing):
     @classmethod
     def from_config(
         cls, config: ModelConfig, *, seed: int = 0, texts: Sequence[str] = (),
-        device: str | None = None,
+        autoencoder: nn.Module | None = None, device: str | None = None,
     ) -> MMFM:  # fmt: skip
-        """A model with fresh random weights; `texts` decide the caption head's vocabulary."""
+        """A model with fresh random weights; `texts` decide the caption head's vocabulary.
+
+        autoencoder: of diffusers, for a decoder in vae space; it is taken as it is.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = Backbone.from_config(config.backbone)
@@ -79,7 +84,8 @@ class MMFM(SentenceEncoder, Drawing):
                 vocabulary = Vocabulary.build(texts, backbone.tokenizer)
                 captioner = replace(config.captioner, vocab_size=len(vocabulary))
                 config = replace(config, captioner=captioner)
-            return cls(config, backbone, vocabulary=vocabulary, device=device, **_heads(config))
+            parts = heads.build(config, autoencoder)
+            return cls(config, backbone, vocabulary=vocabulary, device=device, **parts)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, device: str | None = None) -> MMFM:
@@ -87,33 +93,41 @@ class MMFM(SentenceEncoder, Drawing):
         found = bundle.read(Path(folder))
         backbone = Backbone.from_config(found.config.backbone)
         backbone.load(found.folder)
-        heads = _heads(found.config)
-        for name, head in heads.items():
-            found.fill(name, head)
         tokens = found.vocabulary
         vocabulary = None if tokens is None else Vocabulary.from_list(tokens, backbone.tokenizer)
         return cls(found.config, backbone, vocabulary=vocabulary, metrics=found.metrics,
-                   device=device, **heads)  # fmt: skip
+                   device=device, **heads.read(found))  # fmt: skip
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
         """Write a bundle; open_clip loads its backbone with `local-dir:FOLDER`.
 
-        dtype: of the weights on disk; torch.float16 halves them. Loading always gives float32.
+        dtype: of the weights on disk; torch.float16 halves them. Loading always gives float32. An
+        autoencoder is written in the precision that it has.
         """
-        heads = {}
+        if isinstance(self.decoder, PublishedDecoder):
+            raise ModelError(
+                "a published decoder is not copied into a bundle; save the model without it, and "
+                "give it again: mmfm.load(FOLDER, decoder=...)"
+            )
+        weights = {}
         for name, part in self.parts.items():
-            if name != "backbone":
+            if name not in ("backbone", "autoencoder"):
                 for key, value in part.state_dict().items():
-                    heads[f"{name}.{key}"] = value.detach().to("cpu", dtype).contiguous()
+                    weights[f"{name}.{key}"] = value.detach().to("cpu", dtype).contiguous()
         tokens = None if self.vocabulary is None else self.vocabulary.to_list()
-        bundle.write(Path(folder), self.config, heads, tokens, self.metrics,
-                     lambda path: self.backbone.save(path, dtype))  # fmt: skip
+
+        def save_parts(path: Path) -> None:
+            self.backbone.save(path, dtype)
+            if self.autoencoder is not None:
+                self.autoencoder.save_pretrained(path / bundle.VAE)
+
+        bundle.write(Path(folder), self.config, weights, tokens, self.metrics, save_parts)
         return Path(folder)
 
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The modules that this model has, by name."""
-        names = ("backbone", "captioner", "pixel_decoder", "decoder")
+        names = ("backbone", "captioner", "pixel_decoder", "decoder", "autoencoder")
         found = {name: getattr(self, name) for name in names}
         return {name: part for name, part in found.items() if part is not None}
 
@@ -299,14 +313,3 @@ class MMFM(SentenceEncoder, Drawing):
         if getattr(self, part) is None:
             raise ModelError(f"{self.name} has no {part}, the part that {skill}; load 'mini'")
         return getattr(self, part)
-
-
-def _heads(config: ModelConfig) -> dict[str, nn.Module]:
-    heads: dict[str, nn.Module] = {}
-    if config.captioner is not None:
-        heads["captioner"] = Captioner(config.captioner)
-    if config.pixel_decoder is not None:
-        heads["pixel_decoder"] = PixelDecoder(config.pixel_decoder)
-    if config.decoder is not None:
-        heads["decoder"] = ImageDecoder(config.decoder, heads.get("pixel_decoder"))
-    return heads

@@ -15,6 +15,7 @@ from mmfm.decoder.network import Condition, FlowNetwork
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.decoder.sampler import SAMPLERS, noise, noise_levels, sample
 from mmfm.decoder.spaces import GridSpace, PixelSpace
+from mmfm.decoder.vae import VaeSpace
 from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
 
@@ -36,12 +37,19 @@ class Start:
 class ImageDecoder(nn.Module):
     """`loss(x_1, condition)` trains it, `sample(embeddings, seeds)` draws with it."""
 
-    def __init__(self, config: DecoderConfig, pixel_decoder: PixelDecoder | None = None) -> None:
+    def __init__(
+        self, config: DecoderConfig, pixel_decoder: PixelDecoder | None = None,
+        autoencoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
         self.network = FlowNetwork(config)
         if config.space == "pixel":
-            self.space: PixelSpace | GridSpace = PixelSpace(config)
+            self.space: PixelSpace | GridSpace | VaeSpace = PixelSpace(config)
+        elif config.space == "vae":
+            if autoencoder is None:
+                raise ModelError("a decoder in vae space needs a diffusers autoencoder, got none")
+            self.space = VaeSpace(config, autoencoder)
         elif pixel_decoder is None:
             raise ModelError("a decoder in grid space needs a pixel decoder; the config has none")
         else:

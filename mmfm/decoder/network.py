@@ -148,7 +148,8 @@ class FlowNetwork(nn.Module):
         return nn.ModuleList(layers)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
-        signal = F.silu(self.time(embed_time(t, self.width)) + condition.vector)
+        time = embed_time(t, self.width).to(x_t.dtype)  # no change but in half precision
+        signal = F.silu(self.time(time) + condition.vector)
         x = self.stem(x_t) + self._positions_of(x_t)
         skips = []
         read = iter(condition.memories or itertools.repeat(None))  # in the order of _levels

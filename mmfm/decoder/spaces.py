@@ -53,6 +53,11 @@ class GridSpace(nn.Module):
         self.register_buffer("mean", torch.zeros(config.channels))
         self.register_buffer("scale", torch.ones(config.channels))
 
+    @property
+    def pixel_decoder(self) -> PixelDecoder:
+        """The model's pixel decoder, which draws what this space decodes."""
+        return self._pixel_decoder[0]
+
     def fit(self, tokens: Tensor) -> None:
         """Set per-channel mean and scale from tokens (B, N, E)."""
         self.mean.copy_(tokens.mean(dim=(0, 1)))
@@ -65,7 +70,7 @@ class GridSpace(nn.Module):
         return map_to_tokens(x) * self.scale + self.mean
 
     def decode(self, x: Tensor) -> Tensor:
-        return self._pixel_decoder[0](self.decode_tokens(x), tuple(x.shape[2:]))
+        return self.pixel_decoder(self.decode_tokens(x), tuple(x.shape[2:]))
 
     def mask(self, pixels: Tensor, cell: int) -> Tensor:
         """As in PixelSpace; a token of `cell` x `cell` pixels is drawn if any pixel of it is."""

@@ -19,6 +19,7 @@ from mmfm.decoder.decoder import Start
 from mmfm.drawing.asks import Ask, asks, away, mixture, slerp
 from mmfm.drawing.canvas import read_mask, square_or_fitted, to_unit, with_margin
 from mmfm.drawing.loop import Scene, draw
+from mmfm.drawing.published import draw_published, is_published, refuse
 from mmfm.drawing.sampling import Sampling
 from mmfm.errors import InputError, TextError
 from mmfm.preprocess.images import load_image, to_pil
@@ -69,6 +70,9 @@ class Drawing:
                  "guidance_scale": guidance_scale, "image_guidance_scale": image_guidance_scale,
                  "strength": strength, "output": output, **settings}  # fmt: skip
         sampling = self._sampling(asked)
+        if is_published(self.decoder):
+            refuse(mask=mask)
+            return self._published(sampling, prompt, image, negative_prompt)
         if image is None and (mask is not None or strength is not None):
             raise InputError("strength and mask go with an image to begin from; give image=")
         text = None if prompt is None else self._read(self._checked(prompt, "warn"))
@@ -103,8 +107,7 @@ class Drawing:
         """
         self._need("decoder", "generates")
         sampling, pooled = self._sampling(settings), self._vectors(vectors)
-        told = self._asks(None, pooled, self._negative(negative_prompt), sampling)
-        return self._draw(told, sampling, wanted=pooled)
+        return self._decoded(pooled, negative_prompt, sampling)
 
     @torch.inference_mode()
     def interpolate(self, a: Any, b: Any, num_images: int = 7, *,
@@ -122,12 +125,13 @@ class Drawing:
         if sampling.num_images != 1 or sampling.rerank != 1:
             raise InputError("an interpolation draws each picture once: leave rerank out")
         at = torch.linspace(0, 1, num_images, device=self.device)
-        negative = self._negative(negative_prompt)
         first, last = self._end(a, sampling), self._end(b, sampling)
         if not (first.text or last.text):
             pooled = slerp(first.embeddings.pooled[0], last.embeddings.pooled[0], at)
-            return self._draw(self._asks(None, pooled, negative, sampling), sampling)
-        return self._draw(mixture(first, last, negative, at), sampling)
+            return self._decoded(pooled, negative_prompt, sampling)
+        if is_published(self.decoder):
+            refuse(texts="between texts")
+        return self._draw(mixture(first, last, self._negative(negative_prompt), at), sampling)
 
     @torch.inference_mode()
     def edit(
@@ -142,6 +146,8 @@ class Drawing:
         self._need("decoder", "generates")
         if not 0 <= amount <= 1:
             raise InputError(f"amount is {amount}, wanted 0 (nothing) to 1")
+        if is_published(self.decoder):
+            refuse(strength=strength)
         sampling = self._sampling({**settings, "strength": strength})
         told = self._read([*self._checked(source, "warn"), *self._checked(target, "warn")]).pooled
         difference = told[1] - told[0]
@@ -162,6 +168,9 @@ class Drawing:
     # ------------------------------------------------------------------ inside
 
     def _sampling(self, asked: dict[str, Any]) -> Sampling:
+        if is_published(self.decoder):
+            refuse(**asked)
+            return Sampling.of(self.config.generation, asked)
         sampling = Sampling.of(self.config.generation, asked)
         for name in ("height", "width"):
             given, multiple = getattr(sampling, name), self._cell * self._coarsest
@@ -252,7 +261,31 @@ class Drawing:
     ) -> Any:  # fmt: skip
         height, width = (length // self._cell for length in self._size(sampling))
         scene = Scene(told, start or Start(), (height, width), kept)
-        images = draw(self.decoder, scene, sampling)
+        return self._chosen(draw(self.decoder, scene, sampling), wanted, sampling)
+
+    def _decoded(self, pooled: Tensor, negative_prompt: str | None, sampling: Sampling) -> Any:
+        """Pictures of unit vectors (K, D)."""
+        if is_published(self.decoder):
+            refuse(negative_prompt=negative_prompt)
+            return self._chosen(draw_published(self.decoder, pooled, sampling), pooled, sampling)
+        told = self._asks(None, pooled, self._negative(negative_prompt), sampling)
+        return self._draw(told, sampling, wanted=pooled)
+
+    def _published(
+        self, sampling: Sampling, prompt: Any, image: Any, negative_prompt: str | None
+    ) -> Any:
+        """`generate` by a published decoder: of texts, which it reads itself, or of a picture."""
+        if (prompt is None) == (image is None):
+            raise InputError("a published decoder draws a prompt or an image; give one of the two")
+        if prompt is None:
+            return self._decoded(self._vector(image)[None], negative_prompt, sampling)
+        texts = self._checked(prompt, "warn")
+        images = draw_published(self.decoder, texts, sampling, negative_prompt)
+        wanted = self._read(texts).pooled if sampling.rerank > 1 else None
+        return self._chosen(images, wanted, sampling)
+
+    def _chosen(self, images: Tensor, wanted: Tensor | None, sampling: Sampling) -> Any:
+        """The best of each `rerank`, in the form that was asked for; wanted: unit vectors."""
         if sampling.rerank > 1:
             if wanted is None:
                 raise InputError("rerank compares with a prompt, picture or vector; give one")

@@ -1,8 +1,9 @@
 """Stage two: the decoder's flow, on cached embeddings of the frozen towers.
 
 Every picture and every caption is encoded once before the first step, or pictures never, when a
-store has them; no gradient reaches the towers. Text and pooled vector are dropped independently, so
-that one network learns text to picture, vector to picture, both, and neither (guidance needs it).
+store has them; so are the latents of a `vae` space. No gradient reaches the towers. Text and pooled
+vector are dropped independently, so that one network learns text to picture, vector to picture,
+both, and neither (guidance needs it).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from mmfm.captioner.network import add_noise
 from mmfm.data.packed import PackedPictures
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.flow import flow_loss, interpolate
+from mmfm.decoder.vae import VaeSpace
 from mmfm.encoders.backbone import Backbone
+from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
 from mmfm.training.seen import Seen, SeenInMemory, expect_as_many, tokens_of
 from mmfm.training.sheet import grid_sheet
@@ -48,6 +51,7 @@ class FlowData:
         self.pictures = pictures
         self.space = decoder.space
         self.grid = decoder.config.space == "grid"
+        self.latents = _Latents(decoder, pictures) if decoder.config.space == "vae" else None
         texts = sorted({text for captions in pictures.captions for text in captions[:2]})
         self.text_rows = {text: i for i, text in enumerate(texts)}
         self.text_tokens, self.text_mask = _cache_texts(backbone, texts)
@@ -57,10 +61,15 @@ class FlowData:
     def fit_space(self) -> None:
         """Set the space's statistics from at most 4,096 pictures."""
         rows = np.arange(min(4096, len(self.pictures)))
-        self.space.fit(self._raw(rows))
+        if self.latents is not None:
+            self.latents.space.fit_latents(self.latents.take(rows))
+        else:
+            self.space.fit(self._raw(rows))
 
-    def maps(self, rows: np.ndarray) -> Tensor:
-        """Clean maps (B, C, h, w)."""
+    def maps(self, rows: np.ndarray, generator: torch.Generator | None = None) -> Tensor:
+        """Clean maps (B, C, h, w); the generator is for latents that are drawn, not fixed."""
+        if self.latents is not None:
+            return self.latents.space.normalise(self.latents.take(rows, generator))
         return self.space.encode(self._raw(rows))
 
     def pooled(self, rows: np.ndarray) -> Tensor:
@@ -78,6 +87,36 @@ class FlowData:
         if self.grid:
             return tokens_of(self.seen.take(rows))
         return torch.from_numpy(self.pictures.on_ground(rows))
+
+
+class _Latents:
+    """What the autoencoder of a vae space said of every picture, in half precision.
+
+    Raises ModelError when its maps are not those that the decoder's config describes.
+    """
+
+    def __init__(self, decoder: ImageDecoder, pictures: PackedPictures) -> None:
+        self.space: VaeSpace = decoder.space
+        config, means, deviations = decoder.config, [], []
+        wanted = (config.channels, config.map_size, config.map_size)
+        for start in range(0, len(pictures), _CHUNK // 8):
+            rows = np.arange(start, min(start + _CHUNK // 8, len(pictures)))
+            mean, deviation = self.space.posterior(torch.from_numpy(pictures.on_ground(rows)))
+            if mean.shape[1:] != wanted:
+                raise ModelError(
+                    f"the autoencoder turns these pictures into maps of {tuple(mean.shape[1:])}, "
+                    f"the decoder's config says {wanted}; set channels and map_size to the former"
+                )
+            means.append(mean.half())
+            if config.sample_latents and deviation is not None:
+                deviations.append(deviation.half())
+        self.mean = torch.cat(means)
+        self.deviation = torch.cat(deviations) if deviations else None
+
+    def take(self, rows: np.ndarray, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (B, C, h, w) float32, not normalised."""
+        deviation = None if self.deviation is None else self.deviation[rows].float()
+        return self.space.draw(self.mean[rows].float(), deviation, generator)
 
 
 class FlowTask:
@@ -107,8 +146,9 @@ class FlowTask:
             draw[1] < shares.text + shares.both + shares.pooled
         )
         loss = self.module.loss(
-            self.train.maps(rows), self.train.told(texts, pooled), text_open, pooled_open, generator
-        )
+            self.train.maps(rows, generator), self.train.told(texts, pooled),
+            text_open, pooled_open, generator,
+        )  # fmt: skip
         return loss, {}
 
     def evaluate(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Image.Image]]:

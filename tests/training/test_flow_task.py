@@ -1,5 +1,7 @@
 """Stage two on twelve drawings, in both spaces: caches are exact, the loss falls."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ import torch
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
+from mmfm.errors import ModelError
 from mmfm.presets import preset
 from mmfm.training.flow import FlowData, FlowShares, FlowTask
+from tests.decoder.tiny_autoencoders import build, model_config
 
 
 @pytest.fixture(params=["pixel", "grid"])
@@ -117,3 +121,61 @@ def test_shares_decide_which_port_is_open(parts, shares, text_learns, vector_lea
     assert learns(conditioner.text[1]) == text_learns
     assert learns(conditioner.pooled_vector) == vector_learns
     assert learns(conditioner.pooled) == vector_learns
+
+
+@pytest.mark.parametrize("kind", ["kl", "rae"])
+def test_it_learns_in_the_space_of_an_autoencoder(kind, drawings):
+    autoencoder = build(kind)
+    decoder, data = in_vae(autoencoder, drawings)
+    rows = np.arange(12)
+    images = torch.from_numpy(drawings.on_ground(rows))
+    x = data.maps(rows)
+    assert torch.allclose(x, decoder.space.encode(images), atol=2e-2)  # cached in half precision
+    assert x.std().item() == pytest.approx(1, abs=0.05)
+
+    task, before = FlowTask(decoder, data, data), {n: p.clone() for n, p in named(autoencoder)}
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
+    losses = []
+    for step in range(40):
+        loss, _ = task.loss(rows, torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-10:]) < 0.6 * np.mean(losses[:5])
+    assert all(torch.equal(p, before[n]) for n, p in named(autoencoder))
+    with torch.inference_mode():
+        numbers, sheets = task.evaluate(decoder.eval())
+    assert numbers["held_out"] == 12 and sheets["samples"].size == (8 * 32, 2 * 32)
+
+
+def in_vae(autoencoder, drawings, **settings):
+    config = model_config(autoencoder, **settings)
+    torch.manual_seed(0)
+    backbone = Backbone.from_config(config.backbone).eval()
+    decoder = ImageDecoder(config.decoder, autoencoder=autoencoder)
+    with torch.no_grad():
+        data = FlowData(backbone, decoder, drawings)
+        data.fit_space()
+    return decoder, data
+
+
+def named(module):
+    return list(module.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["kl", "rae"])
+def test_latents_are_drawn_anew_where_there_is_a_posterior(kind, drawings):
+    _, data = in_vae(build(kind), drawings, sample_latents=True)
+    rows = np.arange(12)
+    draws = [data.maps(rows, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(draws[0], draws[2]) == (kind == "rae")
+
+
+def test_an_autoencoder_of_other_maps_is_refused(drawings):
+    autoencoder = build("kl")
+    config = replace(model_config(autoencoder).decoder, map_size=16)
+    backbone = Backbone.from_config(preset("tiny").backbone).eval()
+    with pytest.raises(ModelError, match=r"maps of \(4, 8, 8\)"):
+        FlowData(backbone, ImageDecoder(config, autoencoder=autoencoder), drawings)
