@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from mmfm.data.bad import BadSamples
 from mmfm.data.sample import Sample
 from mmfm.errors import DataError, InputError
 from mmfm.evaluation.distances import cmmd, fid
 from mmfm.evaluation.judge import Judge, Look, joined
+from mmfm.evaluation.samples import Samples, as_samples
 
 Draw = Callable[[Sequence[str], Sequence[int]], Any]  # (N prompts, N seeds) -> N pictures
 
@@ -63,15 +65,16 @@ def drawn_by(model: Any, asking: Asking, progress: bool = False) -> Draw:
 
 
 def judge_generator(
-    draw: Draw, samples: Sequence[Sample], *, judge: Judge | None = None,
+    draw: Draw, samples: Samples | Sequence[Sample], *, judge: Judge | None = None,
     num_prompts: int | None = None, seed: int = 0,
 ) -> dict:  # fmt: skip
     """The figures of `Generation` for any callable: draw(prompts, seeds) -> pictures.
 
-    samples: held-out drawings. Pictures: whatever `load_image` takes, one for each prompt.
+    samples: held-out drawings, a list or what `open_samples` gives. Pictures: whatever
+    `load_image` takes, one for each prompt.
     """
     part = Generation(draw, judge, num_prompts=num_prompts, seed=seed)
-    part(list(samples))
+    part(list(as_samples(samples).read(None, BadSamples())))
     return part.figures()
 
 
