@@ -44,7 +44,7 @@ class Recipe:
     seed: int = 20260  # not a seed of any backbone's training
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=3000, learning_rate=2e-3, schedule="wsd", warmup_steps=50, weight_decay=0.05,
+            num_steps=1900, learning_rate=2e-3, schedule="wsd", warmup_steps=50, weight_decay=0.05,
             ema_decay=0.995, precision="bf16", evaluate_every=300, save_every=100,
         )
     )  # fmt: skip

@@ -136,10 +136,11 @@ class Judge:
                 weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  no dict
             if notes.get("format") != FORMAT:
                 raise ModelError(f"{path} is not a judge of format {FORMAT}: make it again")
-            values = json.loads(notes["config"])
-            config = JudgeConfig(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            )
+            sizes: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in json.loads(notes["config"]).items()
+            }
+            config = JudgeConfig(**sizes)
             network = JudgeNetwork(config)
             network.load_state_dict(weights)
             return cls(config, network, json.loads(notes["classes"]), json.loads(notes["origin"]))

@@ -176,6 +176,7 @@ class JudgeTask:
         why: those that training gathered are of other weights than the averaged ones.
         """
         norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over batches
@@ -184,6 +185,8 @@ class JudgeTask:
         rows = torch.randperm(len(self.train), generator=generator)[:_SETTLING]
         for some in rows.split(_CHUNK):
             module(self.augmented(some.numpy(), generator).to(_device(module)))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def _numbers(pictures: PackedPictures, classes: Sequence[str]) -> Tensor:
