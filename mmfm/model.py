@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from mmfm import bundle
 from mmfm.captioner import decoding
@@ -27,23 +25,24 @@ from mmfm.classify.zero_shot import Labels, zero_shot_head
 from mmfm.config import ModelConfig
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
-from mmfm.decoder.sampler import picture_seed
 from mmfm.device import pick_device
+from mmfm.drawing import Drawing
 from mmfm.encoders.backbone import Backbone
-from mmfm.encoders.embedder import BATCH_SIZE, Embedder, checked_size
+from mmfm.encoders.embedder import Embedder, checked_size
 from mmfm.encoders.precision import chosen
-from mmfm.errors import InputError, ModelError, TextError
-from mmfm.preprocess.images import as_image_list, to_pil
+from mmfm.errors import InputError, ModelError
+from mmfm.preprocess.images import as_image_list
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
 from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
 
-class MMFM(SentenceEncoder):
+class MMFM(SentenceEncoder, Drawing):
     """One backbone and its heads; a head that a model does not have is None.
 
-    `encode` and what else is known from sentence-transformers comes from SentenceEncoder.
+    `encode` and what else is known from sentence-transformers comes from SentenceEncoder,
+    `generate` and every other way to a picture from Drawing.
     """
 
     def __init__(
@@ -277,70 +276,6 @@ class MMFM(SentenceEncoder):
             done += len(seen)
         return torch.cat(scores).float().cpu().numpy()
 
-    # ------------------------------------------------------------------ pictures
-
-    @torch.inference_mode()
-    def generate(
-        self, prompt: str | Sequence[str], *, negative_prompt: str | None = None,
-        num_images: int = 1, num_steps: int | None = None, guidance_scale: float | None = None,
-        seed: int | None = None, rerank: int = 1, output: str = "pil", progress: bool = False,
-    ) -> Any:  # fmt: skip
-        """Draw `num_images` pictures for each prompt; all of the first prompt come first.
-
-        Image i of a seed is the same, up to rounding, in any batch; without a seed one is
-        drawn. guidance_scale: 1 = none; negative_prompt: what to move away from. rerank: draw this
-        many for each picture and keep the one whose embedding is nearest to the prompt's.
-        output: "pil", "np" (N, H, W, 3) uint8, or "pt" (N, 3, H, W) in [-1, 1].
-        """
-        decoder = self._need("decoder", "generates")
-        prompts = self._checked(prompt, "warn")
-        if output not in ("pil", "np", "pt"):
-            raise InputError(f"output is {output!r}, wanted pil, np or pt")
-        defaults = self.config.generation
-        num_steps = defaults.get("num_steps", 25) if num_steps is None else num_steps
-        if guidance_scale is None:
-            guidance_scale = defaults.get("guidance_scale", 1.0)
-        if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        for name, value, least in (("num_images", num_images, 1), ("num_steps", num_steps, 1),
-                                   ("rerank", rerank, 1), ("seed", seed, 0)):  # fmt: skip
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise InputError(f"{name} is {value}, wanted a whole number, at least {least}")
-        said, negative = self._read(prompts), None
-        if negative_prompt is not None:
-            if not isinstance(negative_prompt, str):
-                raise TextError(f"negative_prompt is {negative_prompt!r}, wanted one text for all")
-            negative = self._read(self._checked(negative_prompt, "warn"))
-        draws = [
-            (p, picture_seed(seed, i, k))
-            for p in range(len(prompts)) for i in range(num_images) for k in range(rerank)
-        ]  # fmt: skip
-        bar = tqdm(total=len(draws) * num_steps, disable=not progress, desc="drawing", leave=False)
-        made = []
-        with bar:
-            for start in range(0, len(draws), BATCH_SIZE):
-                rows, seeds = zip(*draws[start : start + BATCH_SIZE])
-                made.append(decoder.sample(
-                    said.take(list(rows)), list(seeds), num_steps=num_steps,
-                    guidance_scale=guidance_scale,
-                    negative=None if negative is None else negative.take([0] * len(rows)),
-                    progress=lambda _: bar.update(len(rows)),  # noqa: B023  called in this turn
-                ))  # fmt: skip
-        images = torch.cat(made).clamp(-1, 1)
-        if rerank > 1:
-            images = self._best(images, said, rerank)
-        if output == "pt":
-            return images.cpu()
-        pictures = to_pil(images)
-        return pictures if output == "pil" else np.stack([np.asarray(p) for p in pictures])
-
-    @torch.inference_mode()
-    def reconstruct(self, images: Any, *, batch_size: int | None = None) -> list[Image.Image]:
-        """Each picture as the pixel decoder sees it in its grid of image tokens."""
-        decode = self._need("pixel_decoder", "reconstructs")
-        batches = self.embedder.see(images, batch_size=batch_size)
-        return [picture for seen in batches for picture in to_pil(decode(seen.tokens))]
-
     # ------------------------------------------------------------------ inside
 
     def _read(self, texts: list[str]) -> Embeddings:
@@ -352,12 +287,6 @@ class MMFM(SentenceEncoder):
             raise InputError(f"got vectors of shape {vectors.shape}, wanted (N, {self.embed_dim})")
         for part in torch.from_numpy(vectors).split(checked_size(batch_size)):
             yield Embeddings(nn.functional.normalize(part.to(self.device), dim=1))
-
-    def _best(self, images: Tensor, said: Embeddings, rerank: int) -> Tensor:
-        pictures = to_pil(images)
-        fits = torch.from_numpy(self.embed_images(pictures)).unflatten(0, (len(said), -1, rerank))
-        best = torch.einsum("pikd,pd->pik", fits, said.pooled.cpu()).argmax(dim=2).flatten()
-        return images.unflatten(0, (-1, rerank))[torch.arange(len(best)), best.to(images.device)]
 
     def _checked(self, texts: str | Sequence[str], truncate: str) -> list[str]:
         checked = check_texts(texts)

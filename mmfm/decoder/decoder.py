@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mmfm.config import DecoderConfig
-from mmfm.decoder import sampler
 from mmfm.decoder.flow import flow_loss, interpolate, sample_times
+from mmfm.decoder.guidance import ALWAYS, Part, guided, kept
 from mmfm.decoder.network import Condition, FlowNetwork
 from mmfm.decoder.pixels import PixelDecoder
+from mmfm.decoder.sampler import SAMPLERS, noise, noise_levels, sample
 from mmfm.decoder.spaces import GridSpace, PixelSpace
 from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
+
+
+@dataclass(frozen=True)
+class Start:
+    """What drawing begins from; by default noise alone.
+
+    known (1 or B, C, h, w): a clean map, mixed with noise. strength: the share of the noise levels
+    that are then walked: 1 begins with pure noise, 0 leaves the map. mask: broadcasts to it, 1
+    where it is drawn anew, 0 where it is kept; None = everywhere anew.
+    """
+
+    known: Tensor | None = None
+    mask: Tensor | None = None
+    strength: float = 1.0
 
 
 class ImageDecoder(nn.Module):
@@ -50,13 +66,36 @@ class ImageDecoder(nn.Module):
         A text (with tokens) is read through the text port, a bare vector through the pooled one.
         negative: what guidance moves away from; None is the empty condition.
         """
-        config = self.config
-        shape = (config.channels, config.map_size, config.map_size)
-        noise = sampler.noise(seeds, shape).to(embeddings.pooled.device)
         without = self._nothing(embeddings) if negative is None else self._told(negative)
-        predict = sampler.guided(self.network, self._told(embeddings), without, guidance_scale)
-        x = sampler.sample(predict, noise, num_steps, config.shift, progress)
-        return self.space.decode(x)
+        parts = [Part(self._told(embeddings), float(guidance_scale), 1.0),
+                 Part(without, 1.0 - guidance_scale, 0.0)]  # fmt: skip
+        tell = None if progress is None else lambda done, total, clean: progress(done)
+        return self.space.decode(self.draw(parts, seeds, num_steps=num_steps, progress=tell))
+
+    def draw(
+        self, parts: list[Part], seeds: list[int], *, num_steps: int, sampler: str = "euler",
+        interval: tuple[float, float] = ALWAYS, size: tuple[int, int] | None = None,
+        start: Start | None = None, network: FlowNetwork | None = None,
+        progress: Callable[[int, int, Tensor], None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Clean maps (B, C, h, w) for `parts` (see guidance.py), one for each seed.
+
+        size: (h, w) of the map, None = as trained. start: a map to begin from. network: what
+        stands for our own (a lean copy). progress: see `sampler.sample`.
+        """
+        config, start = self.config, start or Start()
+        network = network or self.network
+        height, width = size or (config.map_size, config.map_size)
+        x_0 = noise(seeds, (config.channels, height, width)).to(self.space.mean.device)
+        sigmas = noise_levels(num_steps, config.shift, start.strength)
+        predict, x = guided(network, parts, interval, network.remember), x_0
+        if start.known is not None:
+            t = (1 - sigmas[:1]).expand(len(x_0)).to(x_0)
+            known = start.known.expand_as(x_0)
+            x = interpolate(x_0, known, t)
+            if start.mask is not None:
+                predict = kept(predict, known, start.mask)
+        return sample(predict, x, sigmas, SAMPLERS[sampler], progress)
 
     def _told(self, embeddings: Embeddings) -> Condition:
         bare = embeddings.tokens is None

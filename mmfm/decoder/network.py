@@ -11,7 +11,8 @@ from a pooled vector) by cross-attention, and time plus the pooled vector by mod
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +29,13 @@ class Condition:
     """What the network is told: computed once for a batch, used at every step.
 
     context: (B, M, W); mask: (B, M) True = may be read; vector: (B, W).
+    memories: of `FlowNetwork.remember`, keys and values of the context for each attention layer.
     """
 
     context: Tensor
     mask: Tensor
     vector: Tensor
+    memories: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     @classmethod
     def stack(cls, conditions: list[Condition]) -> Condition:
@@ -104,7 +107,10 @@ class Conditioner(nn.Module):
 
 
 class FlowNetwork(nn.Module):
-    """x_t (B, C, h, w), t (B,) in [0, 1], Condition -> the predicted clean map (B, C, h, w)."""
+    """x_t (B, C, h, w), t (B,) in [0, 1], Condition -> the predicted clean map (B, C, h, w).
+
+    h and w are those of the config, or others: multiples of 2^(levels - 1).
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -143,25 +149,52 @@ class FlowNetwork(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         signal = F.silu(self.time(embed_time(t, self.width)) + condition.vector)
-        x = self.stem(x_t) + self.positions
+        x = self.stem(x_t) + self._positions_of(x_t)
         skips = []
+        read = iter(condition.memories or itertools.repeat(None))  # in the order of _levels
         for i, level in enumerate(self.down):
-            x = self._run(level, x, signal, condition)
+            x = self._run(level, x, signal, condition, read)
             if i < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[i](x)
-        x = self._run(self.up[-1], x, signal, condition)
+        x = self._run(self.up[-1], x, signal, condition, read)
         for i in reversed(range(len(self.grow))):
             x = F.pixel_shuffle(self.grow[i](x), 2)
             x = self.join[i](torch.cat([x, skips[i]], dim=1))
-            x = self._run(self.up[i], x, signal, condition)
+            x = self._run(self.up[i], x, signal, condition, read)
         return self.out(F.silu(self.norm(x)))
 
+    def remember(self, condition: Condition) -> Condition:
+        """The same condition with what every attention layer makes of its context, so that a
+        sampler computes it once and not at every step.
+        """
+        memories = tuple(
+            layer.cross.remember(condition.context)
+            for level in self._levels()
+            for layer in level
+            if isinstance(layer, MapAttention)
+        )
+        return replace(condition, memories=memories)
+
+    def _levels(self) -> list[nn.ModuleList]:
+        """In the order in which they run."""
+        return [*self.down, *reversed(self.up)]
+
+    def _positions_of(self, x: Tensor) -> Tensor:
+        """(C, h, w): kept for the map that was trained on, computed for another."""
+        height, width = x.shape[2:]
+        if self.positions.shape[1:] == x.shape[2:]:
+            return self.positions
+        positions = sincos_2d(height, self.config.widths[0], width).to(self.positions)
+        return positions.T.unflatten(1, (height, width))
+
     @staticmethod
-    def _run(level: nn.ModuleList, x: Tensor, signal: Tensor, condition: Condition) -> Tensor:
+    def _run(
+        level: nn.ModuleList, x: Tensor, signal: Tensor, condition: Condition, memories: Iterator
+    ) -> Tensor:
         for layer in level:
             if isinstance(layer, ConvBlock):
                 x = layer(x, signal)
             else:
-                x = layer(x, condition.context, condition.mask)
+                x = layer(x, condition.context, condition.mask, next(memories))
         return x

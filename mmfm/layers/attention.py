@@ -24,7 +24,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read."""
+    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read.
+
+    What is read many times is remembered once: `read(x, *remember(memory), mask)` is the same.
+    """
 
     def __init__(self, width: int, memory_width: int, num_heads: int) -> None:
         super().__init__()
@@ -34,8 +37,15 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        q = _split(self.q(x), self.num_heads)
+        return self.read(x, *self.remember(memory), mask)
+
+    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory, (B, A, M, K) each."""
         k, v = (_split(y, self.num_heads) for y in self.kv(memory).chunk(2, dim=-1))
+        return k, v
+
+    def read(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        q = _split(self.q(x), self.num_heads)
         allowed = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, M)
         return self.out(_merge(F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)))
 

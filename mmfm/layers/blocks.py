@@ -81,9 +81,14 @@ class MapAttention(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor, mask: Tensor,
+        memory: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """memory: `cross.remember(context)` where it is known already."""
         tokens = map_to_tokens(x)
         tokens = tokens + self.attention(self.norm1(tokens))
-        tokens = tokens + self.cross(self.norm2(tokens), context, mask)
+        k, v = self.cross.remember(context) if memory is None else memory
+        tokens = tokens + self.cross.read(self.norm2(tokens), k, v, mask)
         tokens = tokens + self.mlp(self.norm3(tokens))
         return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
