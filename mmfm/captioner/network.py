@@ -10,7 +10,6 @@ arXiv:2211.00575). Sequences are: start, prompt tokens, text tokens, end.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,24 +19,6 @@ from mmfm.config import CaptionerConfig
 from mmfm.errors import InputError
 from mmfm.layers.blocks import MLP
 from mmfm.shapes import Embeddings, expect_shape
-
-
-@dataclass
-class Cache:
-    """Keys and values of one decoding run; `length` tokens have been read so far.
-
-    self_kv: per block, (2, B, A, max_tokens, K), preallocated. cross_kv: per block, two
-    (B, A, M, K), computed once. memory_mask: (B, M), True = may be read.
-    """
-
-    self_kv: list[Tensor]
-    cross_kv: list[tuple[Tensor, Tensor]]
-    memory_mask: Tensor
-    length: int = 0
-
-    def reorder(self, rows: Tensor) -> None:
-        """Row i continues what row `rows[i]` had read; both must look at the same image (beams)."""
-        self.self_kv = [kv.index_select(1, rows) for kv in self.self_kv]
 
 
 class Attention(nn.Module):
@@ -59,8 +40,18 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Attention of (B, A, L, K) heads, merged and projected to (B, L, E)."""
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        """Attention of (B, A, L, K) heads, merged and projected to (B, L, E).
+
+        why not torch's fused kernel: texts are short, and on a CPU its backward pass alone took
+        four times as long as these products and theirs.
+        """
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        y = scores.softmax(dim=-1).to(v.dtype) @ v
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -88,7 +79,9 @@ class Block(nn.Module):
         self_kv: Tensor | None = None,
         length: int = 0,
     ) -> Tensor:
-        """x: (B, T, E), the tokens after the `length` that `self_kv` already holds."""
+        """x: (B, T, E), the tokens after the `length` that `self_kv` (2, B, A, L, K) holds already;
+        theirs are written behind.
+        """
         attention = self.self_attention
         q, k, v = (attention.split(y) for y in attention.qkv(self.norm_self(x)).chunk(3, dim=-1))
         if self_kv is not None:
@@ -105,7 +98,7 @@ class Block(nn.Module):
 
 
 class Captioner(nn.Module):
-    """Writes text about an image: `loss` trains it, `start` and `step` decode with it."""
+    """Writes text about an image: `loss` trains it, `stepper.Stepper` decodes with it."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -204,12 +197,16 @@ class Captioner(nn.Module):
     def embed(self, token_ids: Tensor, first: int) -> Tensor:
         """Token and position embeddings (B, T, E) of tokens that begin at position `first`."""
         end = first + token_ids.shape[1]
-        if end > self.config.max_tokens:
+        self.expect_room(end)
+        return self.token_embedding(token_ids) + self.positions[first:end]
+
+    def expect_room(self, length: int) -> None:
+        """Raises InputError when a sequence of `length` tokens is more than the head reads."""
+        if length > self.config.max_tokens:
             raise InputError(
-                f"a sequence of {end} tokens is too long, the caption head takes at most "
+                f"a sequence of {length} tokens is too long, the caption head takes at most "
                 f"{self.config.max_tokens}; shorten the text or the prompt"
             )
-        return self.token_embedding(token_ids) + self.positions[first:end]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., E) -> (..., V), by the token embedding itself."""
@@ -230,29 +227,6 @@ class Captioner(nn.Module):
         # why: the output layer is the widest; it runs only where a token counts
         logits = self.logits(hidden[counts])
         return F.cross_entropy(logits.float(), token_ids[:, 1:][counts])
-
-    def start(self, memory: Tensor, memory_mask: Tensor) -> Cache:
-        """An empty cache for decoding from this memory (B, M, E)."""
-        expect_shape(memory, f"B M {self.config.width}", "memory")
-        heads = self.config.num_heads
-        cross = [block.read_memory(memory) for block in self.blocks]
-        shape = (2, len(memory), heads, self.config.max_tokens, self.config.width // heads)
-        return Cache([k.new_zeros(shape) for k, _ in cross], cross, memory_mask)
-
-    def step(self, token_ids: Tensor, cache: Cache) -> Tensor:
-        """Read token_ids (B, T) after what the cache holds; logits (B, V) of the next token.
-
-        T is 1, or, into an empty cache, the length of the whole prompt.
-        """
-        if cache.length and token_ids.shape[1] != 1:
-            raise ValueError(f"got {token_ids.shape[1]} tokens, a filled cache takes one at a time")
-        x = self.embed(token_ids, cache.length)
-        for block, cross_kv, self_kv in zip(
-            self.blocks, cache.cross_kv, cache.self_kv, strict=True
-        ):
-            x = block(x, cross_kv, cache.memory_mask, self_kv, cache.length)
-        cache.length += token_ids.shape[1]
-        return self.logits(self.norm(x[:, -1]))
 
 
 def add_noise(
