@@ -41,7 +41,9 @@ def write_gpt2(captioner: Captioner, start_id: int, end_id: int) -> Any:
         for their, our in names.items():
             weight = ours[f"blocks.{layer}.{our}.weight"]
             # why: GPT-2 keeps its matrices the other way round (Conv1D), norms are vectors
-            theirs[f"transformer.h.{layer}.{their}.weight"] = weight.t() if weight.ndim > 1 else weight
+            theirs[f"transformer.h.{layer}.{their}.weight"] = (
+                weight.t() if weight.ndim > 1 else weight
+            )
             theirs[f"transformer.h.{layer}.{their}.bias"] = ours[f"blocks.{layer}.{our}.bias"]
     gpt2.load_state_dict({name: value.contiguous() for name, value in theirs.items()})
     return gpt2

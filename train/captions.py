@@ -30,9 +30,9 @@ from mmfm.data.packed import PackedPictures
 from mmfm.data.questions import every_text
 from mmfm.data.shards import read_shards
 from mmfm.errors import InputError
+from mmfm.shapes import Embeddings
 from mmfm.training.caption import CaptionData, CaptionShares, CaptionTask
 from mmfm.training.loop_config import LoopConfig
-from mmfm.shapes import Embeddings
 from mmfm.training.seen import SeenInMemory, SeenViews
 from train.mini import sample_weight
 
@@ -102,9 +102,7 @@ def add_copies(pictures: PackedPictures, count: int, seed: int) -> PackedPicture
 
 
 @torch.inference_mode()
-def look(
-    model: MMFM, pictures: PackedPictures, view: int, seed: int, path: Path
-) -> SeenInMemory:
+def look(model: MMFM, pictures: PackedPictures, view: int, seed: int, path: Path) -> SeenInMemory:
     """What the image tower says of one view of every picture, from `path` where it is kept."""
     from safetensors.torch import load_file, save_file
 
@@ -150,9 +148,7 @@ def caption_data(
     return CaptionData(SeenViews(seen), every.captions, every.meta)
 
 
-def build_head(
-    model: MMFM, data: CaptionData, recipe: Recipe
-) -> tuple[Captioner, Vocabulary]:
+def build_head(model: MMFM, data: CaptionData, recipe: Recipe) -> tuple[Captioner, Vocabulary]:
     """The model's head with the vocabulary of these texts: rows it knows are taken over."""
     from mmfm.captioner.network import Captioner
     from mmfm.captioner.vocabulary import Vocabulary

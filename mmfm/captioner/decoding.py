@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.search import Rules, beams, rows
@@ -39,11 +40,11 @@ def decode(
 ) -> list[list[str]]:
     """Captions of each image: B lists of num_captions texts, every one beginning with the prompt.
 
-    memory, memory_mask: (B, M, E) and (B, M), from `Captioner.memory`. prompt: one for all, or one
-    for each image, which then begin differently long. max_tokens: new tokens at most, fewer where the network has no room. top_p: in (0, 1]. seed: the same seed and image give
-    the same captions; None draws new ones. repetition_penalty: above 1 makes tokens that were
-    written less likely (CTRL, arXiv:1909.05858). length_penalty: a beam's log-likelihood is divided
-    by length ** length_penalty.
+    memory, memory_mask: (B, M, E) and (B, M), from `Captioner.memory`. prompt: one for all images,
+    or one for each. max_tokens: new tokens at most, fewer where the network has no room. top_p: in
+    (0, 1]. seed: the same seed and image give the same captions; None draws new ones.
+    repetition_penalty: above 1 makes tokens that were written less likely (CTRL, arXiv:1909.05858).
+    length_penalty: a beam's log-likelihood is divided by length ** length_penalty.
 
     Raises InputError on a value out of range, TextError on a prompt that leaves no room.
     """
@@ -59,7 +60,7 @@ def decode(
         length_penalty=length_penalty,
         seed=seed,
     )
-    prompts = [prompt] * len(memory) if isinstance(prompt, str) else list(prompt)
+    prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(memory)
     if len(prompts) != len(memory):
         raise InputError(f"got {len(prompts)} prompts for {len(memory)} images; pass one for each")
     heads = {text: [vocabulary.start_id, *vocabulary.encode(text)] for text in set(prompts)}
@@ -82,7 +83,7 @@ def decode(
 
 
 def _room(network: Captioner, length: int) -> int:
-    """New tokens that fit behind a start and prompt of `length` tokens. Raises TextError at none."""
+    """New tokens that fit behind start and prompt of `length` tokens; TextError when none do."""
     if length >= network.config.max_tokens:
         raise TextError(
             f"the prompt takes {length - 1} tokens and the caption head reads at most "
@@ -115,7 +116,7 @@ def score(
     if len(texts) != len(memory):
         raise InputError(f"got {len(texts)} texts for {len(memory)} images; pass one for each")
     room = network.config.max_tokens - 2 - len(vocabulary.encode(prompt))
-    for text in texts:
+    for text in dict.fromkeys(texts):
         length = len(vocabulary.encode(text))
         if length == 0:
             raise TextError(f"the text {text!r} has no words to score; pass a caption")
@@ -130,6 +131,24 @@ def score(
         vocabulary, [prompt] * len(texts), texts, network.config.max_tokens
     )
     ids, target_mask = ids.to(memory.device), target_mask[:, :-1].to(memory.device)
-    log_p = network(ids[:, :-1], memory, memory_mask).float().log_softmax(dim=-1)
-    log_p = log_p.gather(-1, ids[:, 1:, None])[..., 0] * target_mask
-    return log_p.sum(dim=1) / target_mask.sum(dim=1)
+    # why: the output layer is the widest; it runs only where a token counts
+    hidden = network.hidden(ids[:, :-1], memory, memory_mask)[target_mask]
+    log_p = -F.cross_entropy(
+        network.logits(hidden).float(), ids[:, 1:][target_mask], reduction="none"
+    )
+    sums = log_p.new_zeros(target_mask.shape).masked_scatter(target_mask, log_p).sum(dim=1)
+    return sums / target_mask.sum(dim=1)
+
+
+def score_texts(
+    network: Captioner, memory: Tensor, memory_mask: Tensor, vocabulary: Vocabulary,
+    texts: list[str], *, prompt: str = "", batch_size: int = 256,
+) -> Tensor:  # fmt: skip
+    """Mean log p per token (L,) of every text given one image: memory (M, E), mask (M,)."""
+    return torch.cat([
+        score(
+            network, memory.expand(len(part), -1, -1), memory_mask.expand(len(part), -1),
+            vocabulary, part, prompt=prompt,
+        )
+        for part in (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
+    ])  # fmt: skip

@@ -92,6 +92,7 @@ def _packed(network: Captioner) -> _Packed:
 class Stepper:
     """One decoding run of B rows over memory (B, M, E), mask (B, M); `length` tokens are read."""
 
+    @torch.no_grad()
     def __init__(self, network: Captioner, memory: Tensor, memory_mask: Tensor) -> None:
         config = network.config
         self.network = network
@@ -132,6 +133,7 @@ class Stepper:
         """`take` where row `rows[i]` reads the same picture as row i (beams of one picture)."""
         self.own[..., : self.length, :] = self.own[:, :, rows, :, : self.length]
 
+    @torch.no_grad()
     def read(self, token_ids: Tensor) -> Tensor:
         """Read token_ids (B, T) after what was read; logits (B, V) of the next token.
 
@@ -165,7 +167,9 @@ class Stepper:
         for number, layer in enumerate(self.weights.layers):
             x.add_(self._read_own(layer, self.own[number], x))
             x.add_(self._read_picture(layer, number, x))
-            hidden = F.gelu(torch.addmm(layer.fc1[1], self._normed(x, layer.norm_mlp), layer.fc1[0]))
+            hidden = F.gelu(
+                torch.addmm(layer.fc1[1], self._normed(x, layer.norm_mlp), layer.fc1[0])
+            )
             x.add_(torch.addmm(layer.fc2[1], hidden, layer.fc2[0]))
         self.length += 1
         return x

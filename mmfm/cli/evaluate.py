@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from mmfm.model import MMFM
 
 # as mmfm.evaluation has them; not imported, so that --help stays quick
-PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction", "calibration", "probe", "knn")
+PARTS = (
+    "retrieval", "zero_shot", "captioning", "reconstruction", "calibration", "probe", "knn",
+    "prompts",
+)  # fmt: skip
 HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -> what it needs
 
 

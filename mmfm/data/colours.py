@@ -46,7 +46,9 @@ _STEP = 8  # colours are told apart to this many of 256 levels
 def _table() -> np.ndarray:
     """(32768,) number of the word of each colour, by its five high bits of red, green and blue."""
     levels = np.arange(_STEP // 2, 256, _STEP)
-    every = lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)).reshape(-1, 3)
+    every = lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)).reshape(
+        -1, 3
+    )
     points = lab(np.array([list(bytes.fromhex(rgb)) for one in EXAMPLES.values() for rgb in one]))
     distances = np.stack([((every - point) ** 2).sum(axis=1) for point in points], axis=1)
     return _WORDS[distances.argmin(axis=1)]

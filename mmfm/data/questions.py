@@ -8,6 +8,7 @@ that is missing there is no such question. Training draws kinds by SHARES; evalu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from mmfm.data.copies import NUMBERS
@@ -78,16 +79,12 @@ def ask(
     return None if right is None else (prompt, right)
 
 
-def drawn(
-    name: str, meta: Mapping[str, Any], other: str, draw: Callable[[], float]
-) -> Pair:
+def drawn(name: str, meta: Mapping[str, Any], other: str, draw: Callable[[], float]) -> Pair:
     """A question of a random kind; draw: gives numbers in [0, 1). Falls back to the name."""
     shares = SHARES_OF_COPIES if meta.get("count") else SHARES
-    place, kind = draw() * sum(shares.values()), "name"
-    for kind, share in shares.items():
-        place -= share
-        if place < 0:
-            break
+    place = draw() * sum(shares.values())
+    edges = zip(shares, accumulate(shares.values()), strict=True)
+    kind = next((kind for kind, edge in edges if place < edge), "name")
     absent = kind == "is there" and draw() < 0.5
     way = int(draw() * len(PROMPTS[kind]))
     return ask(kind, name, meta, other if absent else None, way) or ("", name)

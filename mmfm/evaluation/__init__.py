@@ -21,6 +21,7 @@ from mmfm.data.store import EmbeddingStore
 from mmfm.errors import DataError, InputError
 from mmfm.evaluation.captioning import Captioning
 from mmfm.evaluation.gathered import Gathered, gather, label_of
+from mmfm.evaluation.prompts import Prompts
 from mmfm.evaluation.reconstruction import Reconstruction
 from mmfm.evaluation.retrieval import recall_at_k, retrieval
 from mmfm.evaluation.samples import Chosen, Samples, as_samples, open_samples
@@ -28,11 +29,13 @@ from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
+ASKED = ("prompts",)  # these take longer: every kind of question about every sample
+WATCHED = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
 _HELD_OUT = 20  # one sample in so many is for tests
 _PROBE_FOLDS = 3
 
 __all__ = [
-    "LEARNED", "PARTS", "Chosen", "Samples", "evaluate", "is_held_out", "label_of",
+    "ASKED", "LEARNED", "PARTS", "Chosen", "Samples", "evaluate", "is_held_out", "label_of",
     "naming_figures", "open_samples", "recall_at_k", "retrieval", "zero_shot",
 ]  # fmt: skip
 
@@ -60,6 +63,7 @@ def evaluate(
     retrieval: `gallery` images are searched by their captions ("first" of each, or "all").
     zero_shot: `label` is the field of meta that names the class, or "caption"; `names` are those of
     the classes where the field is their number, as `.cls` is; `templates` as in `MMFM.classify`.
+    captioning: by both ports and by each alone. prompts: every kind of `mmfm.data.questions`.
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
     store: vectors of this model that are there already. on_bad: what becomes of samples that cannot
@@ -69,17 +73,13 @@ def evaluate(
     Raises InputError on an unknown part, DataError when there are no samples or none that a part
     can use, and what the model raises when it lacks the head that a part needs.
     """
-    unknown = [part for part in parts if part not in (*PARTS, *LEARNED)]
+    unknown = [part for part in parts if part not in (*PARTS, *LEARNED, *ASKED)]
     if unknown:
-        known = ", ".join((*PARTS, *LEARNED))
+        known = ", ".join((*PARTS, *LEARNED, *ASKED))
         raise InputError(f"there is no part {unknown[0]!r}; the parts are {known}")
     source, on_bad = as_samples(samples), on_bad or BadSamples()
     places = _draw(len(source), limit, seed)
-    watch = {
-        name: make(model)
-        for name, make in (("captioning", Captioning), ("reconstruction", Reconstruction))
-        if name in parts
-    }
+    watch = {name: make(model) for name, make in WATCHED.items() if name in parts}
     read = _shown(source.read(places, on_bad), len(places or source), progress)
     how: dict[str, Any] = {"label": label, "names": names, "store": store, "on_bad": on_bad}
     found = gather(model, read, watch=list(watch.values()), **how)
@@ -107,7 +107,10 @@ def evaluate(
             probe=lambda: learned(_probe, fit, test),
             knn=lambda: learned(KNN, fit, test),
         )
-    return {**figures, **{name: makers[name]() for name in (*PARTS, *LEARNED) if name in parts}}
+    return {
+        **figures,
+        **{name: makers[name]() for name in (*PARTS, *LEARNED, *ASKED) if name in parts},
+    }
 
 
 def is_held_out(key: str) -> bool:

@@ -111,7 +111,7 @@ def expect_as_many(seen: Seen, count: int) -> None:
 
 @dataclass(frozen=True)
 class SeenViews:
-    """V embeddings of each of N pictures, as it is and changed a little: rows i, N + i, 2N + i, ..."""
+    """V views of each of N pictures, the first as it is: those of picture i are i, N + i, ..."""
 
     views: Sequence[SeenInMemory]
 

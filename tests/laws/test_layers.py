@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BASE = {"config", "shapes", "errors", "durable"}
 LOW = BASE | {"device", "presets", "layers", "preprocess"}
 MIDDLE = {"encoders", "captioner", "decoder", "index"}
-ABOVE = {"sentence", "classify"}  # parts of the public object
+ABOVE = {"sentence", "classify", "captions"}  # parts of the public object
 TOP = LOW | MIDDLE | ABOVE | {"bundle", "model", "loading"}
 ALLOWED = {
     "errors": set(),
@@ -28,6 +28,7 @@ ALLOWED = {
     "bundle": LOW,
     "sentence": LOW,
     "classify": LOW | {"index"},
+    "captions": LOW | {"captioner", "encoders"},  # where the two meet, as in model
     "model": LOW | MIDDLE | ABOVE | {"bundle"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
     "sentence_transformer": TOP,  # loaded by that library
