@@ -6,6 +6,7 @@ A mixin of `MMFM`, where the backbone's embeddings meet the caption head.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfm.captioner import decoding
+from mmfm.captioner.coca import CoCaHead, WholeVocabulary
 from mmfm.encoders.embedder import checked_size
 from mmfm.errors import InputError
 from mmfm.preprocess.images import as_image_list
@@ -20,6 +22,7 @@ from mmfm.preprocess.text import check_texts
 from mmfm.shapes import Embeddings
 
 if TYPE_CHECKING:
+    from mmfm.encoders.backbone import Backbone
     from mmfm.encoders.embedder import Embedder
 
 PORTS = {"both": (True, True), "grid": (True, False), "pooled": (False, True)}
@@ -28,6 +31,7 @@ PORTS = {"both": (True, True), "grid": (True, False), "pooled": (False, True)}
 class Captions:
     """What `MMFM` has for captions; it brings the embedder, the head and its vocabulary."""
 
+    backbone: Backbone
     embedder: Embedder
     captioner: Any
     vocabulary: Any
@@ -52,7 +56,7 @@ class Captions:
         "pooled" vector, or "both"; of a stored vector there is nothing else. Returns list[str], or
         list[list[str]] when num_captions > 1. Raises InputError on impossible settings.
         """
-        captioner, vocabulary = self._need("captioner", "captions"), self.vocabulary
+        captioner, vocabulary = self._caption_head
         said: list[list[str]] = []
         for seen in self._sources(images, embeddings, batch_size, progress):
             memory, mask = captioner.memory(seen, *_ports(ports))
@@ -78,7 +82,7 @@ class Captions:
 
         embeddings: stored vectors (N, D) in place of pictures. prompt, ports: as in `caption`.
         """
-        captioner, texts = self._need("captioner", "captions"), check_texts(texts)
+        (captioner, vocabulary), texts = self._caption_head, check_texts(texts)
         if embeddings is None:
             images = as_image_list(images)
             if len(images) != len(texts):
@@ -87,9 +91,7 @@ class Captions:
         for seen in self._sources(images, embeddings, batch_size, False):
             memory, mask = captioner.memory(seen, *_ports(ports))
             part = texts[done : done + len(seen)]
-            scores.append(
-                decoding.score(captioner, memory, mask, self.vocabulary, part, prompt=prompt)
-            )
+            scores.append(decoding.score(captioner, memory, mask, vocabulary, part, prompt=prompt))
             done += len(seen)
         if done != len(texts):
             raise InputError(f"got {done} vectors and {len(texts)} texts, wanted pairs")
@@ -107,16 +109,23 @@ class Captions:
         nothing: what naming a picture by the best of L texts wants. Other arguments as in
         `caption_score`.
         """
-        captioner, texts = self._need("captioner", "captions"), check_texts(texts)
+        (captioner, vocabulary), texts = self._caption_head, check_texts(texts)
         rows: list[Tensor] = []
         for seen in self._sources(images, embeddings, batch_size, False):
             memory, mask = captioner.memory(seen, *_ports(ports))
             for one, one_mask in zip(memory, mask, strict=True):
                 rows.append(decoding.score_texts(
-                    captioner, one, one_mask, self.vocabulary, texts, prompt=prompt
+                    captioner, one, one_mask, vocabulary, texts, prompt=prompt
                 ))  # fmt: skip
         scores = torch.stack(rows).float().cpu().numpy()
         return scores - scores.mean(axis=0) if relative else scores
+
+    @cached_property
+    def _caption_head(self) -> tuple[Any, Any]:
+        """What writes, and its vocabulary: the model's own head, or the decoder of a CoCa."""
+        if self.captioner is None and CoCaHead.fits(self.backbone.towers):
+            return CoCaHead(self.backbone.towers), WholeVocabulary(self.backbone.tokenizer)
+        return self._need("captioner", "captions"), self.vocabulary
 
     def _sources(
         self, images: Any, embeddings: np.ndarray | None, batch_size: int | None, progress: bool
@@ -124,7 +133,8 @@ class Captions:
         if (images is None) == (embeddings is None):
             raise InputError("captions take images or embeddings, one of the two")
         if embeddings is None:
-            return self.embedder.see(images, batch_size=batch_size, progress=progress)
+            see = getattr(self._caption_head[0], "see", None)
+            return self.embedder.see(images, batch_size=batch_size, progress=progress, encode=see)
         return self._stored(embeddings, batch_size)
 
     def _stored(self, vectors: np.ndarray, batch_size: int | None) -> Iterator[Embeddings]:

@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmfm.captioner.network import Captioner
-from mmfm.captioner.search import Rules, beams, rows
+from mmfm.captioner.search import CaptionHead, Rules, beams, rows
 from mmfm.captioner.vocabulary import Vocabulary, encode_batch
 from mmfm.errors import InputError, TextError
 
 
 @torch.inference_mode()
 def decode(
-    network: Captioner,
+    head: CaptionHead,
     memory: Tensor,
     memory_mask: Tensor,
     vocabulary: Vocabulary,
@@ -69,9 +68,9 @@ def decode(
     found: list[list[list[int]]] = [[]] * len(memory)
     for length in sorted(set(lengths)):
         alike = [row for row, one in enumerate(lengths) if one == length]
-        room = _room(network, length)
+        room = _room(head, length)
         said = search(
-            network, memory[alike], memory_mask[alike], vocabulary,
+            head, memory[alike], memory_mask[alike], vocabulary,
             [heads[prompts[row]] for row in alike], rules, min(max_tokens, room),
         )  # fmt: skip
         for row, captions in zip(alike, said, strict=True):
@@ -82,14 +81,14 @@ def decode(
     ]
 
 
-def _room(network: Captioner, length: int) -> int:
+def _room(head: CaptionHead, length: int) -> int:
     """New tokens that fit behind start and prompt of `length` tokens; TextError when none do."""
-    if length >= network.config.max_tokens:
+    if length >= head.max_tokens:
         raise TextError(
             f"the prompt takes {length - 1} tokens and the caption head reads at most "
-            f"{network.config.max_tokens - 2}; shorten the prompt"
+            f"{head.max_tokens - 2}; shorten the prompt"
         )
-    return network.config.max_tokens - length
+    return head.max_tokens - length
 
 
 def _join(prompt: str, text: str) -> str:
@@ -100,7 +99,7 @@ def _join(prompt: str, text: str) -> str:
 
 @torch.inference_mode()
 def score(
-    network: Captioner,
+    head: CaptionHead,
     memory: Tensor,
     memory_mask: Tensor,
     vocabulary: Vocabulary,
@@ -115,7 +114,7 @@ def score(
     """
     if len(texts) != len(memory):
         raise InputError(f"got {len(texts)} texts for {len(memory)} images; pass one for each")
-    room = network.config.max_tokens - 2 - len(vocabulary.encode(prompt))
+    room = head.max_tokens - 2 - len(vocabulary.encode(prompt))
     for text in dict.fromkeys(texts):
         length = len(vocabulary.encode(text))
         if length == 0:
@@ -127,27 +126,23 @@ def score(
             )
     if not texts:
         return memory.new_zeros(0)
-    ids, target_mask = encode_batch(
-        vocabulary, [prompt] * len(texts), texts, network.config.max_tokens
-    )
+    ids, target_mask = encode_batch(vocabulary, [prompt] * len(texts), texts, head.max_tokens)
     ids, target_mask = ids.to(memory.device), target_mask[:, :-1].to(memory.device)
     # why: the output layer is the widest; it runs only where a token counts
-    hidden = network.hidden(ids[:, :-1], memory, memory_mask)[target_mask]
-    log_p = -F.cross_entropy(
-        network.logits(hidden).float(), ids[:, 1:][target_mask], reduction="none"
-    )
+    logits = head.stepper(memory, memory_mask).logits(ids[:, :-1], target_mask)
+    log_p = -F.cross_entropy(logits.float(), ids[:, 1:][target_mask], reduction="none")
     sums = log_p.new_zeros(target_mask.shape).masked_scatter(target_mask, log_p).sum(dim=1)
     return sums / target_mask.sum(dim=1)
 
 
 def score_texts(
-    network: Captioner, memory: Tensor, memory_mask: Tensor, vocabulary: Vocabulary,
+    head: CaptionHead, memory: Tensor, memory_mask: Tensor, vocabulary: Vocabulary,
     texts: list[str], *, prompt: str = "", batch_size: int = 256,
 ) -> Tensor:  # fmt: skip
     """Mean log p per token (L,) of every text given one image: memory (M, E), mask (M,)."""
     return torch.cat([
         score(
-            network, memory.expand(len(part), -1, -1), memory_mask.expand(len(part), -1),
+            head, memory.expand(len(part), -1, -1), memory_mask.expand(len(part), -1),
             vocabulary, part, prompt=prompt,
         )
         for part in (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))

@@ -15,6 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmfm.captioner.stepper import (
+    Affine,
+    Own,
+    Picture,
+    Program,
+    Stepper,
+    Think,
+    along,
+    expect_room,
+    head_scale,
+    places,
+)
 from mmfm.config import CaptionerConfig
 from mmfm.errors import InputError
 from mmfm.layers.blocks import MLP
@@ -76,21 +88,11 @@ class Block(nn.Module):
         x: Tensor,
         cross_kv: tuple[Tensor, Tensor],
         memory_mask: Tensor,
-        self_kv: Tensor | None = None,
-        length: int = 0,
     ) -> Tensor:
-        """x: (B, T, E), the tokens after the `length` that `self_kv` (2, B, A, L, K) holds already;
-        theirs are written behind.
-        """
+        """x: (B, T, E); each token sees those before it, and the memory where the mask is True."""
         attention = self.self_attention
         q, k, v = (attention.split(y) for y in attention.qkv(self.norm_self(x)).chunk(3, dim=-1))
-        if self_kv is not None:
-            end = length + x.shape[1]
-            self_kv[0, :, :, length:end] = k
-            self_kv[1, :, :, length:end] = v
-            k, v = self_kv[0, :, :, :end], self_kv[1, :, :, :end]
-        # why: one new token sees every earlier one, so only a longer run needs the causal mask
-        x = x + attention.attend(q, k, v, None, causal=x.shape[1] > 1)
+        x = x + attention.attend(q, k, v, None, causal=True)
         attention = self.cross_attention
         q = attention.split(attention.q(self.norm_cross(x)))
         x = x + attention.attend(q, *cross_kv, memory_mask[:, None, None, :], causal=False)
@@ -98,7 +100,7 @@ class Block(nn.Module):
 
 
 class Captioner(nn.Module):
-    """Writes text about an image: `loss` trains it, `stepper.Stepper` decodes with it."""
+    """Writes text about an image: `loss` trains it, `stepper` decodes with it."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -113,7 +115,12 @@ class Captioner(nn.Module):
         self.port_types = nn.Parameter(torch.empty(2, width))  # grid, pooled
         self.blocks = nn.ModuleList(Block(width, config.num_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
+        self._program: Program | None = None  # the weights as `stepper` lays them out
         self.init_weights()
+
+    def __getstate__(self) -> dict:
+        """Copies and pickles lay their weights out anew."""
+        return {**self.__dict__, "_program": None}
 
     def init_weights(self) -> None:
         """Initialise every parameter.
@@ -189,24 +196,11 @@ class Captioner(nn.Module):
 
     def hidden(self, token_ids: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Final states (B, T, E), before the output layer."""
-        x = self.embed(token_ids, 0)
+        expect_room(token_ids.shape[1], self.config.max_tokens)
+        x = self.token_embedding(token_ids) + self.positions[: token_ids.shape[1]]
         for block in self.blocks:
             x = block(x, block.read_memory(memory), memory_mask)
         return self.norm(x)
-
-    def embed(self, token_ids: Tensor, first: int) -> Tensor:
-        """Token and position embeddings (B, T, E) of tokens that begin at position `first`."""
-        end = first + token_ids.shape[1]
-        self.expect_room(end)
-        return self.token_embedding(token_ids) + self.positions[first:end]
-
-    def expect_room(self, length: int) -> None:
-        """Raises InputError when a sequence of `length` tokens is more than the head reads."""
-        if length > self.config.max_tokens:
-            raise InputError(
-                f"a sequence of {length} tokens is too long, the caption head takes at most "
-                f"{self.config.max_tokens}; shorten the text or the prompt"
-            )
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., E) -> (..., V), by the token embedding itself."""
@@ -227,6 +221,55 @@ class Captioner(nn.Module):
         # why: the output layer is the widest; it runs only where a token counts
         logits = self.logits(hidden[counts])
         return F.cross_entropy(logits.float(), token_ids[:, 1:][counts])
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence, start and end included."""
+        return self.config.max_tokens
+
+    def stepper(self, memory: Tensor, memory_mask: Tensor) -> Stepper:
+        """Decoding over this memory (B, M, E), mask (B, M)."""
+        expect_shape(memory, f"B M {self.config.width}", "memory")
+        if self._program is None or not self._program.is_current():
+            self._program = _program(self)
+        return Stepper(self._program, memory, memory_mask)
+
+
+def _program(network: Captioner) -> Program:
+    config, norm = network.config, _norm_of
+    parts: list[Own | Picture | Think] = []
+    readers = []
+    for block in network.blocks:
+        own, cross, mlp = block.self_attention, block.cross_attention, block.mlp
+        scale = head_scale(config.width, config.num_heads)
+        parts += [
+            Own(norm(block.norm_self), along(own.qkv.weight, own.qkv.bias),
+                along(own.out.weight, own.out.bias)),
+            Picture(norm(block.norm_cross), along(cross.q.weight, cross.q.bias, scale),
+                    along(cross.out.weight, cross.out.bias)),
+            Think(norm(block.norm_mlp), along(mlp.fc1.weight, mlp.fc1.bias),
+                  along(mlp.fc2.weight, mlp.fc2.bias), F.gelu),
+        ]  # fmt: skip
+        readers.append(along(cross.kv.weight, cross.kv.bias))
+    embedding = network.token_embedding.weight.detach()
+    return Program(
+        parts=parts,
+        embedding=embedding,
+        positions=network.positions.detach(),
+        norm=norm(network.norm),
+        output=embedding.t().contiguous(),
+        read_memory=(
+            torch.cat([weight for weight, _ in readers], dim=1).contiguous(),
+            torch.cat([bias for _, bias in readers]),
+        ),
+        norm_memory=False,
+        num_heads=config.num_heads,
+        places=places(network),
+    )
+
+
+def _norm_of(norm: nn.Module) -> Affine:
+    return norm.weight.detach(), norm.bias.detach()
 
 
 def add_noise(

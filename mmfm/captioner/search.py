@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mmfm.captioner.network import Captioner
 from mmfm.captioner.stepper import Stepper
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.errors import InputError
@@ -67,6 +67,15 @@ def _expect(name: str, value: object, is_right: bool, wanted: str) -> None:
         raise InputError(f"{name} is {value}, wanted {wanted}; choose another value")
 
 
+class CaptionHead(Protocol):
+    """What decoding asks of a head: `Captioner`, `CoCaHead`."""
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    def stepper(self, memory: Tensor, memory_mask: Tensor) -> Stepper: ...
+
+
 @dataclass
 class _Writer:
     """Logits of the next token under the rules that hold for every search."""
@@ -91,13 +100,13 @@ class _Writer:
 
 
 def _begin(
-    network: Captioner, memory: Tensor, memory_mask: Tensor, heads: list[list[int]], copies: int
+    head: CaptionHead, memory: Tensor, memory_mask: Tensor, heads: list[list[int]], copies: int
 ) -> tuple[Stepper, Tensor]:
     """`copies` rows per sample that have read its prompt, and the logits after it.
 
     heads: start and prompt of each sample, all of one length; read once, whatever the copies.
     """
-    stepper = Stepper(network, memory, memory_mask)
+    stepper = head.stepper(memory, memory_mask)
     logits = stepper.read(torch.tensor(heads, device=memory.device))
     if copies > 1:
         rows = torch.arange(len(memory), device=memory.device).repeat_interleave(copies)
@@ -107,7 +116,7 @@ def _begin(
 
 
 def rows(
-    network: Captioner,
+    head: CaptionHead,
     memory: Tensor,
     memory_mask: Tensor,
     vocabulary: Vocabulary,
@@ -120,15 +129,15 @@ def rows(
     Returns new token ids, without prompt and end. Rows that ended are no longer computed.
     """
     copies, length = rules.num_captions, len(heads[0])
-    stepper, logits = _begin(network, memory, memory_mask, heads, copies)
-    writer = _Writer(vocabulary, rules, [list(head) for head in heads for _ in range(copies)])
+    stepper, logits = _begin(head, memory, memory_mask, heads, copies)
+    writer = _Writer(vocabulary, rules, [list(one) for one in heads for _ in range(copies)])
     uniforms = _uniforms(rules, len(memory), max_tokens) if rules.sampled else None
     at_work = list(range(len(writer.written)))  # of each row of the stepper, whose text it is
     done: set[int] = set()
     for t in range(max_tokens):
         logits = writer.adjust(logits, t, at_work)
         if uniforms is None:
-            chosen = logits.argmax(dim=-1)
+            chosen = largest(logits)
         else:
             chosen = draw(logits, uniforms[at_work, t].to(logits.device), rules)
         for row, token in zip(at_work, chosen.tolist(), strict=True):
@@ -146,6 +155,14 @@ def rows(
         logits = stepper.read(chosen[:, None])
     texts = [ids[length:] for ids in writer.written]
     return [texts[i : i + copies] for i in range(0, len(texts), copies)]
+
+
+def largest(logits: Tensor) -> Tensor:
+    """The place (R,) of the largest of each row (R, V); of equal ones the first."""
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)
+    # why: numpy's search is vectorised, torch's takes ten times as long for a few rows
+    return torch.from_numpy(logits.numpy().argmax(axis=1))
 
 
 def _uniforms(rules: Rules, batch: int, max_tokens: int) -> Tensor:
@@ -182,7 +199,7 @@ def draw(logits: Tensor, uniforms: Tensor, rules: Rules) -> Tensor:
 
 
 def beams(
-    network: Captioner,
+    head: CaptionHead,
     memory: Tensor,
     memory_mask: Tensor,
     vocabulary: Vocabulary,
@@ -192,8 +209,8 @@ def beams(
 ) -> list[list[list[int]]]:
     """Beam search; a sample is finished when it has num_beams finished texts."""
     width, batch, length = rules.num_beams, len(memory), len(heads[0])
-    stepper, logits = _begin(network, memory, memory_mask, heads, width)
-    writer = _Writer(vocabulary, rules, [list(head) for head in heads for _ in range(width)])
+    stepper, logits = _begin(head, memory, memory_mask, heads, width)
+    writer = _Writer(vocabulary, rules, [list(one) for one in heads for _ in range(width)])
     every = list(range(batch * width))
     # why: all beams of a sample begin alike, so only the first may be continued in the first step
     scores = torch.full((batch, width), -torch.inf, device=logits.device)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from mmfm.captioner import Stepper
 from mmfm.errors import InputError
 from mmfm.shapes import Embeddings
 
@@ -22,7 +21,7 @@ def test_cached_logits_equal_uncached(network, embeddings, ids, prompt_length, m
     if not masked:
         embeddings = Embeddings(embeddings.pooled, embeddings.tokens)
     memory, mask = network.memory(embeddings)
-    stepper = Stepper(network, memory, mask)
+    stepper = network.stepper(memory, mask)
     stepped = [stepper.read(ids[:, :prompt_length])]
     stepped += [stepper.read(ids[:, t : t + 1]) for t in range(prompt_length, 20)]
     expected = network(ids, memory, mask)[:, prompt_length - 1 :]
@@ -31,7 +30,7 @@ def test_cached_logits_equal_uncached(network, embeddings, ids, prompt_length, m
 
 def test_rows_that_are_taken_go_on_as_they_were(network, embeddings, ids):
     memory, mask = network.memory(embeddings)
-    stepper = Stepper(network, memory, mask)
+    stepper = network.stepper(memory, mask)
     stepper.read(ids[:, :5])
     rows = torch.tensor([5, 2, 2])
     stepper.take(rows)
@@ -44,7 +43,7 @@ def test_rows_that_are_taken_go_on_as_they_were(network, embeddings, ids):
 
 def test_beams_of_one_picture_can_change_places(network, embeddings, ids):
     memory, mask = (part[:1].expand(4, *part.shape[1:]) for part in network.memory(embeddings))
-    stepper = Stepper(network, memory, mask)
+    stepper = network.stepper(memory, mask)
     for t in range(4):
         stepper.read(ids[:4, t : t + 1])
     rows = torch.tensor([3, 3, 0, 1])
@@ -56,24 +55,24 @@ def test_beams_of_one_picture_can_change_places(network, embeddings, ids):
 
 def test_weights_that_changed_are_laid_out_again(network, embeddings, ids):
     memory, mask = network.memory(embeddings)
-    before = Stepper(network, memory, mask).read(ids[:, :1])
+    before = network.stepper(memory, mask).read(ids[:, :1])
     with torch.no_grad():
         network.blocks[0].mlp.fc1.weight.mul_(1.5)
         network.token_embedding.weight[3].add_(1)
-    after = Stepper(network, memory, mask).read(ids[:, :1])
+    after = network.stepper(memory, mask).read(ids[:, :1])
     assert not torch.allclose(before, after, atol=1e-2)
     torch.testing.assert_close(after, network(ids[:, :1], memory, mask)[:, -1], **LIKE)
     network.load_state_dict({k: v * 0.5 for k, v in network.state_dict().items()})
-    halved = Stepper(network, memory, mask).read(ids[:, :1])
+    halved = network.stepper(memory, mask).read(ids[:, :1])
     torch.testing.assert_close(halved, network(ids[:, :1], memory, mask)[:, -1], **LIKE)
 
 
 def test_what_does_not_fit_is_refused(network, embeddings, ids):
-    stepper = Stepper(network, *network.memory(embeddings))
+    stepper = network.stepper(*network.memory(embeddings))
     stepper.read(ids)
     with pytest.raises(InputError, match="21 tokens"):
         stepper.read(ids[:, :1])
     with pytest.raises(ValueError, match="one at a time"):
-        fresh = Stepper(network, *network.memory(embeddings))
+        fresh = network.stepper(*network.memory(embeddings))
         fresh.read(ids[:, :1])
         fresh.read(ids[:, :2])

@@ -79,7 +79,7 @@ def test_vectors_of_another_kind_are_refused(tiny, tmp_path):
 
 
 def test_a_question_is_answered(tiny, pictures):
-    question = "question: is it red? answer:"
+    question = "question: which one of these is it? answer:"
     found = tiny("caption", pictures, "--prompt", "is it", "--json").document
     assert all(entry["captions"][0].startswith("is it") for entry in found)
     assert "shorten the prompt" in tiny("caption", pictures, "--prompt", question).refused()
