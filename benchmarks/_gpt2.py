@@ -52,10 +52,14 @@ def write_gpt2(captioner: Captioner, start_id: int, end_id: int) -> Any:
 def generate(
     gpt2: Any, memory: Tensor, mask: Tensor, prompt: Tensor, max_tokens: int, min_tokens: int = 0
 ) -> Tensor:
-    """Greedy token ids (B, T), prompt included, by transformers' own `generate` with its cache."""
+    """Greedy token ids (B, T), prompt included, by transformers' own `generate` with its cache.
+
+    The start is never written again, as ours never does.
+    """
     with torch.inference_mode():
         return gpt2.generate(
             prompt, attention_mask=torch.ones_like(prompt), encoder_hidden_states=memory,
             encoder_attention_mask=mask.long(), max_new_tokens=max_tokens,
             min_new_tokens=min_tokens, do_sample=False, use_cache=True,
+            suppress_tokens=[gpt2.config.bos_token_id],
         )  # fmt: skip
