@@ -6,7 +6,7 @@ strings), checks it, turns it into one `Embeddings`, and hands that to a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 from mmfm import bundle, heads
-from mmfm.captioner import decoding
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
+from mmfm.captions import Captions
 from mmfm.classify.head import Classifier, LinearHead
 from mmfm.classify.zero_shot import Labels, zero_shot_head
 from mmfm.config import ModelConfig
@@ -29,22 +29,21 @@ from mmfm.decoder.published import PublishedDecoder
 from mmfm.device import pick_device
 from mmfm.drawing import Drawing
 from mmfm.encoders.backbone import Backbone
-from mmfm.encoders.embedder import Embedder, checked_size
+from mmfm.encoders.embedder import Embedder
 from mmfm.encoders.precision import chosen
 from mmfm.errors import InputError, ModelError
 from mmfm.exchange import Exchange
-from mmfm.preprocess.images import as_image_list
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
 from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
 
-class MMFM(Exchange, SentenceEncoder, Drawing):
+class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
     """One backbone and its heads; a head that a model does not have is None.
 
-    `encode` and what else is known from sentence-transformers comes from SentenceEncoder,
-    `generate` and every other way to a picture from Drawing.
+    `encode` and what else is known from sentence-transformers comes from SentenceEncoder, `caption`
+    and `caption_score` from Captions, `generate` and every other way to a picture from Drawing.
     """
 
     def __init__(
@@ -239,68 +238,10 @@ class MMFM(Exchange, SentenceEncoder, Drawing):
             bias=0.0 if bias is None else bias.item(), loss=self.config.backbone.loss,
         )  # fmt: skip
 
-    # ------------------------------------------------------------------ captions
-
-    @torch.inference_mode()
-    def caption(
-        self, images: Any = None, *, embeddings: np.ndarray | None = None, prompt: str = "",
-        num_beams: int = 1, top_p: float | None = None, top_k: int | None = None,
-        temperature: float = 1.0, num_captions: int = 1, max_tokens: int = 24,
-        min_tokens: int = 0, repetition_penalty: float = 1.0, seed: int | None = None,
-        batch_size: int | None = None, progress: bool = False,
-    ) -> list:  # fmt: skip
-        """What each picture shows, in words; or each stored vector (N, D), with no pixels.
-
-        Greedy unless beams or sampling (top_p, top_k, temperature, several captions) are asked
-        for. prompt: what the caption begins with. Returns list[str], or list[list[str]] when
-        num_captions > 1. Raises InputError on impossible settings.
-        """
-        captioner, vocabulary = self._need("captioner", "captions"), self.vocabulary
-        if (images is None) == (embeddings is None):
-            raise InputError("caption takes images or embeddings, one of the two")
-        if embeddings is None:
-            batches = self.embedder.see(images, batch_size=batch_size, progress=progress)
-        else:
-            batches = self._stored(embeddings, batch_size)
-        said: list[list[str]] = []
-        for seen in batches:
-            memory, mask = captioner.memory(seen)  # a bare vector opens the pooled port alone
-            said += decoding.decode(
-                captioner, memory, mask, vocabulary, prompt=prompt, num_beams=num_beams,
-                top_p=top_p, top_k=top_k, temperature=temperature, num_captions=num_captions,
-                max_tokens=max_tokens, min_tokens=min_tokens,
-                repetition_penalty=repetition_penalty, seed=seed,
-            )  # fmt: skip
-        return said if num_captions > 1 else [captions[0] for captions in said]
-
-    @torch.inference_mode()
-    def caption_score(
-        self, images: Any, texts: str | Sequence[str], *, batch_size: int | None = None
-    ) -> np.ndarray:
-        """(N,) mean log probability per token of text i given picture i; higher fits better."""
-        captioner, texts = self._need("captioner", "captions"), check_texts(texts)
-        sources = as_image_list(images)
-        if len(sources) != len(texts):
-            raise InputError(f"got {len(sources)} pictures and {len(texts)} texts, wanted pairs")
-        scores, done = [], 0
-        for seen in self.embedder.see(sources, batch_size=batch_size):
-            memory, mask = captioner.memory(seen)
-            part = texts[done : done + len(seen)]
-            scores.append(decoding.score(captioner, memory, mask, self.vocabulary, part))
-            done += len(seen)
-        return torch.cat(scores).float().cpu().numpy()
-
     # ------------------------------------------------------------------ inside
 
     def _read(self, texts: list[str]) -> Embeddings:
         return self.backbone.encode_texts(self.backbone.tokenize(texts).to(self.device))
-
-    def _stored(self, vectors: np.ndarray, batch_size: int | None) -> Iterator[Embeddings]:
-        vectors = np.atleast_2d(np.asarray(vectors, np.float32))
-        if vectors.ndim != 2 or vectors.shape[1] != self.embed_dim or not len(vectors):
-            raise InputError(f"got vectors of shape {vectors.shape}, wanted (N, {self.embed_dim})")
-        for part in torch.from_numpy(vectors).split(checked_size(batch_size)):
-            yield Embeddings(nn.functional.normalize(part.to(self.device), dim=1))
 
     def _checked(self, texts: str | Sequence[str], truncate: str) -> list[str]:
         checked = check_texts(texts)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # as mmfm.evaluation has them; not imported, so that --help stays quick
 PARTS = (
-    "retrieval", "zero_shot", "captioning", "reconstruction", "generation", "cycle",
+    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "generation", "cycle",
     "calibration", "probe", "knn",
 )  # fmt: skip
 HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -> what it needs

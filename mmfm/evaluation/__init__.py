@@ -24,6 +24,7 @@ from mmfm.evaluation.cycle import Cycle
 from mmfm.evaluation.gathered import Gathered, gather, label_of
 from mmfm.evaluation.generation import Asking, Generation, drawn_by, judge_generator
 from mmfm.evaluation.judge import Judge
+from mmfm.evaluation.prompts import Prompts
 from mmfm.evaluation.reconstruction import Reconstruction
 from mmfm.evaluation.retrieval import recall_at_k, retrieval
 from mmfm.evaluation.samples import Chosen, Samples, as_samples, open_samples
@@ -31,15 +32,16 @@ from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
+ASKED = ("prompts",)  # these take longer: every kind of question about every sample
 DRAWN = ("generation", "cycle")  # these draw a picture for each drawing that the judge knows
-_EVERY = (*PARTS, *DRAWN, *LEARNED)
+_EVERY = (*PARTS, *ASKED, *DRAWN, *LEARNED)
 _HELD_OUT = 20  # one sample in so many is for tests
 _PROBE_FOLDS = 3
 
 __all__ = [
-    "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples", "evaluate", "is_held_out",
-    "judge_generator", "label_of", "naming_figures", "open_samples", "recall_at_k", "retrieval",
-    "zero_shot",
+    "ASKED", "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples", "evaluate",
+    "is_held_out", "judge_generator", "label_of", "naming_figures", "open_samples", "recall_at_k",
+    "retrieval", "zero_shot",
 ]  # fmt: skip
 
 
@@ -68,6 +70,7 @@ def evaluate(
     retrieval: `gallery` images are searched by their captions ("first" of each, or "all").
     zero_shot: `label` is the field of meta that names the class, or "caption"; `names` are those of
     the classes where the field is their number, as `.cls` is; `templates` as in `MMFM.classify`.
+    captioning: by both ports and by each alone. prompts: every kind of `mmfm.data.questions`.
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
     generation, cycle: pictures for the names of drawings that `judge` knows (default: the one that
@@ -128,8 +131,8 @@ def _watchers(
     model: Any, parts: Sequence[str], asking: Asking, judge: Judge | None, seed: int, progress: bool
 ) -> dict[str, Any]:
     """What looks at the pictures as they are read, by part; a cycle needs its generation."""
-    makers = (("captioning", Captioning), ("reconstruction", Reconstruction))
-    watch: dict[str, Any] = {name: make(model) for name, make in makers if name in parts}
+    makers = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
+    watch: dict[str, Any] = {name: make(model) for name, make in makers.items() if name in parts}
     if set(parts) & set(DRAWN):
         draw = drawn_by(model, asking, progress)
         told = asking.told(model)
