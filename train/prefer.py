@@ -1,0 +1,149 @@
+"""Preference tuning of a model's decoder: Diffusion-DPO on pairs from a folder, or its own.
+
+    python -m train.prefer --prompts names.txt -o runs/prefer
+    python -m train.prefer --pairs my_pairs/ --prompts names.txt -o runs/prefer
+
+Without `--pairs` the model draws pictures for the prompts and ranks them itself, into
+`runs/prefer/pairs` (mmfm/training/self_ranking.py). A sixteenth of the prompts is held out, by
+their hash. An adapter is tuned with the model itself as the reference, in `runs/prefer/tune`, and
+everything resumes. `runs/prefer/report.json` says how often the tuned model wins on the
+held-out prompts, and `runs/prefer/bundle` is the model with the adapter merged in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from mmfm.config import override
+from mmfm.errors import InputError
+from mmfm.training.loop import LoopConfig
+
+HELD_OUT = 16  # one prompt in so many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides the tuned weights, but the model and the pairs."""
+
+    candidates: int = 4  # pictures that a model draws to rank itself
+    rank: int = 16  # of the adapter
+    beta: float = 500.0
+    batch_size: int = 64
+    seed: int = 0
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=60, learning_rate=3e-4, warmup_steps=10, weight_decay=0.0, ema_decay=0.9,
+            log_every=5, evaluate_every=20, save_every=20,
+        )
+    )  # fmt: skip
+
+
+def is_held_out(prompt: str) -> bool:
+    """Whether a prompt is only measured on."""
+    return int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % HELD_OUT == 0
+
+
+def tune(recipe: Recipe, model, pairs: list, folder: Path):
+    """The adapter, trained on the pairs whose prompts are not held out."""
+    from mmfm.data.order import Order
+    from mmfm.layers.adapter import Adapter
+    from mmfm.training.loop import train
+    from mmfm.training.preference import PreferenceData, PreferenceTask
+
+    kept = [pair for pair in pairs if not is_held_out(pair.prompt)]
+    held_out = [pair for pair in pairs if is_held_out(pair.prompt)]
+    if not kept or not held_out:
+        raise InputError(
+            f"{len(kept)} pairs are left to train on and {len(held_out)} are held out; give more"
+        )
+    torch.manual_seed(recipe.seed)
+    adapter = Adapter(model.decoder.network, recipe.rank, skip=("conditioner.",))
+    task = PreferenceTask(
+        model.decoder, adapter, PreferenceData(model, kept), PreferenceData(model, held_out),
+        beta=recipe.beta,
+    )  # fmt: skip
+    order = Order(np.ones(len(kept)), min(recipe.batch_size, len(kept)), recipe.seed)
+    settings = {k: v for k, v in asdict(recipe).items() if k != "loop"}
+    return train(task, order, replace(recipe.loop, seed=recipe.seed), folder, settings=settings)
+
+
+def compare(model, tuned, prompts: list[str], seed: int) -> dict:
+    """How often the tuned model wins, by what ranked the pairs; one picture a prompt, one seed."""
+    from mmfm.training.self_ranking import own_scores, win_rate
+
+    found = {}
+    for name, one in (("reference", model), ("tuned", tuned)):
+        pictures = one.generate(prompts, seed=seed)
+        found[name] = own_scores(model, pictures, prompts)
+    wins = [win_rate(found["tuned"][:, i], found["reference"][:, i]) for i in range(2)]
+    means = {name: scores.mean(axis=0).round(4).tolist() for name, scores in found.items()}
+    return {
+        "num_prompts": len(prompts), "seed": seed,
+        "win_rate_backbone": wins[0], "win_rate_captions": wins[1],
+        "mean_cosine_and_log_p": means,
+    }  # fmt: skip
+
+
+def prefer(recipe: Recipe, source: str, prompts: list[str], pairs: Path | None, out: Path) -> dict:
+    """All of it; returns the report."""
+    import mmfm
+    from mmfm.training.preference import read_pairs
+    from mmfm.training.self_ranking import rank_pairs
+
+    model = mmfm.load(source, device="cpu")
+    if model.decoder is None:
+        raise InputError(f"{source} has no decoder, the part that draws; load 'mini'")
+    if pairs is None:
+        pairs = out / "pairs"
+        made = rank_pairs(model, prompts, pairs, candidates=recipe.candidates, seed=recipe.seed)
+        print(f"{made} new pairs in {pairs}", file=sys.stderr)
+    adapter = tune(recipe, model, read_pairs(pairs), out / "tune")
+    tuned = mmfm.load(source, device="cpu")
+    adapter.merge(tuned.decoder.network)
+    report = {"recipe": asdict(recipe), "model": source}
+    held_out = sorted({prompt for prompt in prompts if is_held_out(prompt)})
+    if held_out:
+        report |= compare(model, tuned, held_out, recipe.seed)
+    tuned.save_pretrained(out / "bundle", dtype=torch.float16)
+    (out / "report.json").write_text(json.dumps(report, indent=2))
+    return report
+
+
+@click.command()
+@click.option("--model", "source", default="mini", show_default=True)
+@click.option("--prompts", type=click.Path(path_type=Path), required=True, help="One a line.")
+@click.option("--pairs", type=click.Path(path_type=Path), help="Folder with a pairs.jsonl.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/prefer"))
+@click.argument("settings", nargs=-1)
+def main(
+    source: str, prompts: Path, pairs: Path | None, output: Path, settings: tuple[str, ...]
+) -> None:
+    """Tune the decoder of --model towards what is preferred; SETTINGS are key=value."""
+    torch.set_flush_denormal(True)
+    try:
+        if not prompts.is_file():
+            raise InputError(f"there is no file {prompts}; wanted prompts, one a line")
+        asked = [line.strip() for line in prompts.read_text().splitlines() if line.strip()]
+        changes = {}
+        for setting in settings:
+            key, equals, value = setting.partition("=")
+            if not equals:
+                raise InputError(f"got {setting!r}, wanted key=value")
+            changes[key] = value
+        report = prefer(override(Recipe(), changes), source, asked, pairs, output)
+        print(json.dumps(report, indent=2))
+    except InputError as error:
+        click.echo(f"train.prefer: error: {error}", err=True)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
