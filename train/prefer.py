@@ -4,7 +4,7 @@
     python -m train.prefer --pairs my_pairs/ --prompts names.txt -o runs/prefer
 
 Without `--pairs` the model draws pictures for the prompts and ranks them itself, into
-`runs/prefer/pairs` (mmfm/training/self_ranking.py). A sixteenth of the prompts is held out, by
+`runs/prefer/pairs` (mmfm/training/self_ranking.py). An eighth of the prompts is held out, by
 their hash. An adapter is tuned with the model itself as the reference, in `runs/prefer/tune`, and
 everything resumes. `runs/prefer/report.json` says how often the tuned model wins on the
 held-out prompts, and `runs/prefer/bundle` is the model with the adapter merged in.
@@ -26,7 +26,7 @@ from mmfm.config import override
 from mmfm.errors import InputError
 from mmfm.training.loop import LoopConfig
 
-HELD_OUT = 16  # one prompt in so many
+HELD_OUT = 8  # one prompt in so many
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Recipe:
     """Everything that decides the tuned weights, but the model and the pairs."""
 
     candidates: int = 4  # pictures that a model draws to rank itself
+    candidate_steps: int = 8  # with which it draws them; they need not be the finest
     rank: int = 16  # of the adapter
     beta: float = 500.0
     batch_size: int = 64
@@ -41,7 +42,7 @@ class Recipe:
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
             num_steps=60, learning_rate=3e-4, warmup_steps=10, weight_decay=0.0, ema_decay=0.9,
-            log_every=5, evaluate_every=20, save_every=20,
+            log_every=5, evaluate_every=20, save_every=20, precision="bf16",
         )
     )  # fmt: skip
 
@@ -103,7 +104,10 @@ def prefer(recipe: Recipe, source: str, prompts: list[str], pairs: Path | None, 
         raise InputError(f"{source} has no decoder, the part that draws; load 'mini'")
     if pairs is None:
         pairs = out / "pairs"
-        made = rank_pairs(model, prompts, pairs, candidates=recipe.candidates, seed=recipe.seed)
+        made = rank_pairs(
+            model, prompts, pairs, candidates=recipe.candidates, seed=recipe.seed,
+            num_steps=recipe.candidate_steps,
+        )  # fmt: skip
         print(f"{made} new pairs in {pairs}", file=sys.stderr)
     adapter = tune(recipe, model, read_pairs(pairs), out / "tune")
     tuned = mmfm.load(source, device="cpu")
