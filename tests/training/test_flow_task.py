@@ -7,6 +7,7 @@ import torch
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
+from mmfm.errors import InputError
 from mmfm.presets import preset
 from mmfm.training.flow import FlowData, FlowShares, FlowTask
 
@@ -117,3 +118,17 @@ def test_shares_decide_which_port_is_open(parts, shares, text_learns, vector_lea
     assert learns(conditioner.text[1]) == text_learns
     assert learns(conditioner.pooled_vector) == vector_learns
     assert learns(conditioner.pooled) == vector_learns
+
+
+def test_shares_above_one_are_refused():
+    with pytest.raises(InputError, match="sum of at most 1"):
+        FlowShares(text=0.8, both=0.2, pooled=0.1)
+
+
+def test_the_share_of_names_decides_the_texts(parts, drawings):
+    _, _, data = parts
+    rows, generator = np.arange(12), torch.Generator().manual_seed(0)
+    for share, which in ((1.0, 0), (0.0, 1)):
+        told = data.draw(rows, FlowShares(name=share, pooled_noise=0.0), generator).embeddings
+        wanted = data.told([drawings.captions[r][which] for r in rows], told.pooled)
+        assert torch.equal(told.tokens, wanted.tokens)
