@@ -7,7 +7,8 @@ Without `--pairs` the model draws pictures for the prompts and ranks them itself
 `runs/prefer/pairs` (mmfm/training/self_ranking.py). An eighth of the prompts is held out, by
 their hash. An adapter is tuned with the model itself as the reference, in `runs/prefer/tune`, and
 everything resumes. `runs/prefer/report.json` says how often the tuned model wins on the
-held-out prompts, and `runs/prefer/bundle` is the model with the adapter merged in.
+held-out prompts (and those of `--measure`), by what ranked the pairs and by the independent judge;
+`runs/prefer/bundle` is the model with the adapter merged in.
 """
 
 from __future__ import annotations
@@ -52,6 +53,13 @@ def is_held_out(prompt: str) -> bool:
     return int(hashlib.sha256(prompt.encode()).hexdigest(), 16) % HELD_OUT == 0
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a file that are not empty. Raises InputError when there is no such file."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}; wanted prompts, one a line")
+    return [line.strip() for line in file.read_text().splitlines() if line.strip()]
+
+
 def tune(recipe: Recipe, model, pairs: list, folder: Path):
     """The adapter, trained on the pairs whose prompts are not held out."""
     from mmfm.data.order import Order
@@ -77,24 +85,43 @@ def tune(recipe: Recipe, model, pairs: list, folder: Path):
 
 
 def compare(model, tuned, prompts: list[str], seed: int) -> dict:
-    """How often the tuned model wins, by what ranked the pairs; one picture a prompt, one seed."""
+    """How often the tuned model wins, one picture a prompt, both from one seed.
+
+    By what ranked the pairs, and by the judge, which did not: on the prompts that it can name,
+    with the share that it names right and the distance of both to each other in its features.
+    """
+    from mmfm.evaluation.judge import Judge
     from mmfm.training.self_ranking import own_scores, win_rate
 
-    found = {}
-    for name, one in (("reference", model), ("tuned", tuned)):
+    judge = Judge.load()
+    known = [i for i, prompt in enumerate(prompts) if prompt in judge.classes]
+    classes = np.array([judge.number(prompts[i]) for i in known], dtype=int)
+    own, chances, right = [], [], []
+    for one in (model, tuned):
         pictures = one.generate(prompts, seed=seed)
-        found[name] = own_scores(model, pictures, prompts)
-    wins = [win_rate(found["tuned"][:, i], found["reference"][:, i]) for i in range(2)]
-    means = {name: scores.mean(axis=0).round(4).tolist() for name, scores in found.items()}
-    return {
+        own.append(own_scores(model, pictures, prompts))
+        if known:
+            look = judge.look([pictures[i] for i in known])
+            chances.append(look.chances(classes))
+            right.append(float((look.ranks(classes) < 1).mean()))
+    report = {
         "num_prompts": len(prompts), "seed": seed,
-        "win_rate_backbone": wins[0], "win_rate_captions": wins[1],
-        "mean_cosine_and_log_p": means,
+        "win_rate_backbone": win_rate(own[1][:, 0], own[0][:, 0]),
+        "win_rate_captions": win_rate(own[1][:, 1], own[0][:, 1]),
     }  # fmt: skip
+    if known:
+        report |= {
+            "num_judged": len(known), "win_rate_judge": win_rate(chances[1], chances[0]),
+            "judge_top1_before": right[0], "judge_top1_after": right[1], "judge_hash": judge.hash,
+        }  # fmt: skip
+    return report
 
 
-def prefer(recipe: Recipe, source: str, prompts: list[str], pairs: Path | None, out: Path) -> dict:
-    """All of it; returns the report."""
+def prefer(
+    recipe: Recipe, source: str, prompts: list[str], measured: list[str], pairs: Path | None,
+    out: Path,
+) -> dict:  # fmt: skip
+    """All of it; returns the report, made on the prompts `measured` and those held out."""
     import mmfm
     from mmfm.training.preference import read_pairs
     from mmfm.training.self_ranking import rank_pairs
@@ -113,7 +140,7 @@ def prefer(recipe: Recipe, source: str, prompts: list[str], pairs: Path | None, 
     tuned = mmfm.load(source, device="cpu")
     adapter.merge(tuned.decoder.network)
     report = {"recipe": asdict(recipe), "model": source}
-    held_out = sorted({prompt for prompt in prompts if is_held_out(prompt)})
+    held_out = sorted({prompt for prompt in prompts if is_held_out(prompt)} | set(measured))
     if held_out:
         report |= compare(model, tuned, held_out, recipe.seed)
     tuned.save_pretrained(out / "bundle", dtype=torch.float16)
@@ -124,25 +151,29 @@ def prefer(recipe: Recipe, source: str, prompts: list[str], pairs: Path | None, 
 @click.command()
 @click.option("--model", "source", default="mini", show_default=True)
 @click.option("--prompts", type=click.Path(path_type=Path), required=True, help="One a line.")
+@click.option("--measure", type=click.Path(path_type=Path), help="Prompts to compare on, beside.")
 @click.option("--pairs", type=click.Path(path_type=Path), help="Folder with a pairs.jsonl.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/prefer"))
 @click.argument("settings", nargs=-1)
 def main(
-    source: str, prompts: Path, pairs: Path | None, output: Path, settings: tuple[str, ...]
-) -> None:
+    source: str, prompts: Path, measure: Path | None, pairs: Path | None, output: Path,
+    settings: tuple[str, ...],
+) -> None:  # fmt: skip
     """Tune the decoder of --model towards what is preferred; SETTINGS are key=value."""
     torch.set_flush_denormal(True)
     try:
-        if not prompts.is_file():
-            raise InputError(f"there is no file {prompts}; wanted prompts, one a line")
-        asked = [line.strip() for line in prompts.read_text().splitlines() if line.strip()]
+        asked = read_lines(prompts)
+        measured = [] if measure is None else read_lines(measure)
+        both = sorted(set(asked) & set(measured))
+        if both:
+            raise InputError(f"{measure} has {len(both)} prompts that are tuned on, as {both[0]!r}")
         changes = {}
         for setting in settings:
             key, equals, value = setting.partition("=")
             if not equals:
                 raise InputError(f"got {setting!r}, wanted key=value")
             changes[key] = value
-        report = prefer(override(Recipe(), changes), source, asked, pairs, output)
+        report = prefer(override(Recipe(), changes), source, asked, measured, pairs, output)
         print(json.dumps(report, indent=2))
     except InputError as error:
         click.echo(f"train.prefer: error: {error}", err=True)

@@ -28,7 +28,9 @@ def bundle(tmp_path_factory):
 
 def run(bundle, folder, *settings):
     (folder / "names.txt").write_text("\n".join(PROMPTS) + "\n")
+    (folder / "measure.txt").write_text("dog face\nred apple\n")
     arguments = ["--model", str(bundle), "--prompts", str(folder / "names.txt")]
+    arguments += ["--measure", str(folder / "measure.txt")]
     try:
         prefer.main([*arguments, "-o", str(folder / "out"), *settings], standalone_mode=False)
     finally:
@@ -39,8 +41,11 @@ def test_from_prompts_to_a_tuned_bundle(bundle, tmp_path, capsys):
     run(bundle, tmp_path, *SETTINGS)
     report = json.loads(capsys.readouterr().out)
     held_out = sum(map(prefer.is_held_out, PROMPTS))
-    assert 0 < held_out == report["num_prompts"] < len(PROMPTS)
-    assert 0 <= report["win_rate_backbone"] <= 1
+    assert 0 < held_out < len(PROMPTS)
+    assert report["num_prompts"] == held_out + 2  # and those of measure.txt
+    assert report["num_judged"] >= 1  # the judge can name these, and not a red square
+    for kind in ("backbone", "captions", "judge"):
+        assert 0 <= report[f"win_rate_{kind}"] <= 1
     tuned, before = mmfm.load(tmp_path / "out" / "bundle"), mmfm.load(bundle)
     weight = "network.out.weight"
     assert not torch.equal(tuned.decoder.state_dict()[weight], before.decoder.state_dict()[weight])
@@ -58,6 +63,12 @@ def test_unknown_settings_are_one_line_and_exit_2(bundle, tmp_path, capsys, sett
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("train.prefer: error: ") and told in line
+
+
+def test_prompts_to_measure_on_are_not_tuned_on(bundle, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(bundle, tmp_path, "--measure", str(tmp_path / "names.txt"))
+    assert "tuned on" in capsys.readouterr().err
 
 
 def test_too_few_pairs_are_refused(bundle, tmp_path):
