@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mmfm.config import DecoderConfig
-from mmfm.decoder.flow import flow_loss, interpolate, sample_times
+from mmfm.decoder.few_steps import few_steps_adapter
+from mmfm.decoder.flow import LOGIT_NORMAL, Times, flow_loss, interpolate, sample_times
 from mmfm.decoder.guidance import ALWAYS, Part, guided, kept
 from mmfm.decoder.network import Condition, FlowNetwork
 from mmfm.decoder.pixels import PixelDecoder
@@ -44,6 +45,9 @@ class ImageDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.network = FlowNetwork(config)
+        self.few_steps = few_steps_adapter(self.network) if config.few_steps else None
+        # why a tuple: the copy of the network is made of the two above, not saved beside them
+        self._few: tuple[tuple, FlowNetwork] | None = None
         if config.space == "pixel":
             self.space: PixelSpace | GridSpace | VaeSpace = PixelSpace(config)
         elif config.space == "vae":
@@ -57,10 +61,10 @@ class ImageDecoder(nn.Module):
 
     def loss(
         self, x_1: Tensor, embeddings: Embeddings, text_open: Tensor, pooled_open: Tensor,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | None = None, times: Times = LOGIT_NORMAL,
     ) -> Tensor:  # fmt: skip
         """Flow-matching loss of clean maps x_1 (B, C, h, w); the ports are (B,) bool."""
-        t = sample_times(len(x_1), self.config.shift, generator).to(x_1)
+        t = sample_times(len(x_1), self.config.shift, generator, times).to(x_1)
         x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
         condition = self.network.conditioner(embeddings, text_open, pooled_open)
         return flow_loss(self.network(interpolate(x_0, x_1, t), t, condition), x_0, x_1, t)
@@ -104,6 +108,35 @@ class ImageDecoder(nn.Module):
             if start.mask is not None:
                 predict = kept(predict, known, start.mask)
         return sample(predict, x, sigmas, SAMPLERS[sampler], progress)
+
+    def sample_few(
+        self, embeddings: Embeddings, seeds: list[int],
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Like `sample`, by the distilled mode: `config.few_steps` network evaluations a picture.
+
+        Its guidance scale is fixed, `config.few_steps_guidance`, and nothing is negative. Raises
+        ModelError when the decoder has no such mode.
+        """
+        network = self.few_network()
+        tell = None if progress is None else lambda done, total, clean: progress(done)
+        maps = self.draw(
+            [Part(self._told(embeddings), 1.0, 1.0)], seeds, num_steps=self.config.few_steps,
+            network=network, progress=tell,
+        )  # fmt: skip
+        return self.space.decode(maps)
+
+    def few_network(self) -> FlowNetwork:
+        """The network of the distilled mode, kept until weights change: the clean map towards
+        which to go straight to the next of `config.few_steps` Euler steps, guidance included.
+        """
+        if self.few_steps is None:
+            raise ModelError("this decoder has no few-step mode; its config says few_steps=0")
+        parts = [*self.network.parameters(), *self.few_steps.parameters()]
+        state = tuple((p.data_ptr(), p._version) for p in parts)
+        if self._few is None or self._few[0] != state:
+            self._few = (state, self.few_steps.merged(self.network))
+        return self._few[1]
 
     def _told(self, embeddings: Embeddings) -> Condition:
         bare = embeddings.tokens is None

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfm.config import DecoderConfig
+from mmfm.decoder.flow import clean
 from mmfm.layers.blocks import ConvBlock, MapAttention
 from mmfm.layers.positions import embed_time, sincos_2d
+from mmfm.layers.winograd import Conv3x3
 from mmfm.shapes import Embeddings
 
 
@@ -121,7 +123,7 @@ class FlowNetwork(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, self.width)
         )
-        self.stem = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        self.stem = Conv3x3(config.channels, widths[0])
         positions = sincos_2d(config.map_size, widths[0])
         self.register_buffer(
             "positions", positions.T.unflatten(1, (config.map_size, -1)), persistent=False
@@ -134,7 +136,7 @@ class FlowNetwork(nn.Module):
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
         self.norm = nn.GroupNorm(max(1, widths[0] // 16), widths[0])
-        self.out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        self.out = Conv3x3(widths[0], config.channels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -163,7 +165,8 @@ class FlowNetwork(nn.Module):
             x = F.pixel_shuffle(self.grow[i](x), 2)
             x = self.join[i](torch.cat([x, skips[i]], dim=1))
             x = self._run(self.up[i], x, signal, condition, read)
-        return self.out(F.silu(self.norm(x)))
+        x = self.out(F.silu(self.norm(x)))
+        return x if self.config.prediction == "x" else clean(x, x_t, t)
 
     def remember(self, condition: Condition) -> Condition:
         """The same condition with what every attention layer makes of its context, so that a

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mmfm.layers.attention import CrossAttention, SelfAttention
 from mmfm.layers.patches import map_to_tokens
+from mmfm.layers.winograd import Conv3x3
 
 
 class MLP(nn.Module):
@@ -47,10 +48,10 @@ class ConvBlock(nn.Module):
         super().__init__()
         groups = max(1, width // 16)
         self.norm1 = nn.GroupNorm(groups, width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(width, width)
         self.modulation = nn.Linear(condition_width, 2 * width)
         self.norm2 = nn.GroupNorm(groups, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = Conv3x3(width, width)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
