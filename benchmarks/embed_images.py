@@ -2,8 +2,9 @@
 
 All begin with the file: reading, decoding and resizing are part of what is measured. All sides have
 the weights of one ViT-B-32, from a seed; pictures are noise with the spectrum of photographs at
-quality 90. "exact" decodes as the peers do and computes in float32; "int8" quantises; "fast" also
-decodes at a smaller scale. The model that ships is compared on the drawings of the gallery.
+quality 90. "exact" decodes as the peers do and computes in float32; "auto" computes in the
+precision that it chose on this machine, which the case names; "fast" also decodes at a smaller
+scale. The model that ships is compared on the drawings of the gallery.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from PIL import Image
 
 from benchmarks import Options, _clip, options, versions
 from benchmarks.preprocess import SIZES, jpegs
+from mmfm.encoders.precision import chosen
 
 COUNTS = {"12 megapixels": 6, "1 megapixel": 16, "0.2 megapixels": 16}  # files of each size
 ENLARGED, ENLARGED_SIZE = 64, 512  # so many of the drawings, at so many pixels
@@ -27,8 +29,8 @@ DIFFERENCE = 1e-5  # of any number of a vector
 RESIZED = 0.9999  # cosine where the peer is transformers, whose resizing rounds otherwise
 KINDS = {  # our settings, and the least cosine of the two vectors of any picture
     "exact": ({"precision": "fp32"}, None),
-    "int8": ({"precision": "int8"}, 0.999),
-    "int8, fast": ({"precision": "int8", "decode": "fast"}, 0.994),  # 0.995 of decoding alone
+    "auto": ({"precision": "auto"}, 0.999),
+    "auto, fast": ({"precision": "auto", "decode": "fast"}, 0.994),  # 0.995 of decoding alone
 }
 
 
@@ -96,10 +98,12 @@ def compare(
             settings: dict[str, str] = KINDS[kind][0]
             sides[kind] = partial(model.embed_images, files, **settings)
         turns = _clip.take_turns(sides, rounds)
+        auto = chosen(model.backbone).get("image", "")
         for kind in kinds:
+            told = kind.replace("auto", f"auto ({auto})")
             for peer, side in peers.items():
                 cosine = KINDS[kind][1] or (None if peer == "open_clip" else RESIZED)
-                turns.report("embed_images", f"{name}, {kind} against {peer}, {case}", kind, peer,
+                turns.report("embed_images", f"{name}, {told} against {peer}, {case}", kind, peer,
                              len(files), "pictures", difference=DIFFERENCE, cosine=cosine,
                              peer_version=versions(side.package))  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 All sides have the weights of one ViT-B-32, from a seed. open_clip reads all 77 places of a caption;
 sentence-transformers pads to the longest of a batch; ours has no padding and computes what several
-captions begin with once. "exact" is float32, "int8" quantises; gates are 1e-5 of any number and a
-cosine of 0.999. The model that ships is compared too.
+captions begin with once. "exact" is float32, "int8" quantises, "auto" is the precision chosen on
+this machine, which the case names; gates are 1e-5 of any number and a cosine of 0.999. The model
+that ships is compared too.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import Options, _clip, options, versions
+from mmfm.encoders.precision import chosen
 
 COUNTS = {64: 256, 1: 16}  # batch size -> captions
 DIFFERENCE = 1e-5  # of any number of a vector
 COSINE = 0.999  # of the two vectors of any caption
+KINDS = {"exact": "fp32", "int8": "int8", "auto": "auto"}  # our precisions
 
 # what people write of photographs: (article) (adjective) noun, verb, the same, place
 NOUNS = [
@@ -90,18 +93,20 @@ def compare(name: str, model: Any, peers: dict[str, Any], rounds: int) -> None:
         texts = captions(count)
         tokens = float((model.backbone.tokenize(texts).argmax(dim=1) + 1).float().mean())
         sides = {peer: partial(side.texts, texts, size) for peer, side in peers.items()}
-        for precision in ("fp32", "int8"):
+        for precision in KINDS.values():
             sides[precision] = partial(
                 model.embed_texts, texts, batch_size=size, precision=precision
             )
         turns = _clip.take_turns(sides, rounds)
-        for precision, kind in (("fp32", "exact"), ("int8", "int8")):
+        auto = chosen(model.backbone)["text"]
+        for kind, precision in KINDS.items():
+            told = kind.replace("auto", f"auto ({auto})")
             for peer, side in peers.items():
                 case = (
-                    f"{name}, {kind} against {peer}, {len(texts)} captions of {tokens:.1f} tokens, "
+                    f"{name}, {told} against {peer}, {len(texts)} captions of {tokens:.1f} tokens, "
                     f"batches of {size}"
                 )
-                wanted = COSINE if kind == "int8" else None
+                wanted = None if kind == "exact" else COSINE
                 turns.report("embed_texts", case, precision, peer, len(texts), "texts",
                              difference=DIFFERENCE, cosine=wanted,
                              peer_version=versions(side.package))  # fmt: skip

@@ -120,6 +120,11 @@ class Indexing:
             process.send_signal(signal.SIGKILL)
         return self._done()
 
+    @property
+    def state(self) -> bytes:
+        """What the index is, as searches see it."""
+        return (self.index / "index.json").read_bytes()
+
     def _done(self) -> int:
         try:
             return json.loads((self.index / "draft.json").read_bytes())["about"]["num_new"]
@@ -190,9 +195,11 @@ def scenario(folder: Folder, index: Path, model: Any, bundle: Path) -> dict[str,
     wanted = folder.change()
     from mmfm.index import Index
 
-    before = len(Index.open(index))
-    was_killed = indexing.run_and_kill(1) > 0
-    wrong["former_lost"] = abs(len(Index.open(index)) - before) if was_killed else 0
+    former, before = indexing.state, Index.open(index).engine.ids()
+    # why not the draft alone: the kill may come after the new state was published
+    was_killed = indexing.run_and_kill(1) > 0 and indexing.state == former
+    lost = set(before) ^ set(Index.open(index).engine.ids())
+    wrong["former_lost"] = len(lost) if was_killed else 0
     again = indexing.run()
     for name, count in faults(folder, index, again, model).items():
         wrong[name] += count

@@ -22,14 +22,17 @@ import argparse
 import sys
 from collections.abc import Iterator
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from benchmarks import interleave, report, versions
 from benchmarks.embed_texts import captions
+from mmfm.preprocess.images import load_image
 
 K = 10
 BATCH = 256
@@ -60,11 +63,21 @@ def of_the_model(name: str, count: int) -> Case:
     torch.set_num_threads(1)
     model = mmfm.load(name, device="cpu")
     texts = model.embed_texts(captions(count + BATCH))
-    drawings = model.embed_images([drawing.path for drawing in gallery.read()])
-    pictures = np.resize(drawings, (BATCH, drawings.shape[1]))
+    pictures = model.embed_images(parts_of([drawing.path for drawing in gallery.read()], BATCH))
     return Case(
         f"{model.name}'s captions", texts[:count], {"captions": texts[count:], "drawings": pictures}
     )
+
+
+def parts_of(paths: list[Path], count: int) -> list[Image.Image]:
+    """Squares cut out of the pictures, anywhere."""
+    chance, parts = np.random.default_rng(0), []
+    for path in islice(cycle(paths), count):
+        picture = load_image(path)
+        side = chance.uniform(0.5, 1) * min(picture.size)
+        left, top = (chance.uniform(0, length - side) for length in picture.size)
+        parts.append(picture.crop(tuple(map(round, (left, top, left + side, top + side)))))
+    return parts
 
 
 def of_a_spectrum(count: int) -> Case:

@@ -99,9 +99,19 @@ class DecoderConfig:
     num_pooled_tokens: int = 4
     shift: float = 1.7  # of the noise schedule: sqrt(dimensions / 4096), RAE (2510.11690)
     sample_latents: bool = False  # vae: training draws from the posterior; else its mode
+    prediction: str = "x"  # what the network computes: the clean map, or "v", the velocity
+    few_steps: int = 0  # network evaluations of the distilled mode; 0 = there is none
+    few_steps_guidance: float = 4.5  # the guidance scale distilled into it
+    few_steps_rank: int = 32  # of the adapter that it is
 
     def __post_init__(self) -> None:
         _one_of("space", self.space, SPACES)
+        _one_of("prediction", self.prediction, ("x", "v"))
+        if self.few_steps < 0 or self.few_steps_rank < 1:
+            raise InputError(
+                f"few_steps is {self.few_steps} with rank {self.few_steps_rank}; wanted at least "
+                "0 and a rank of at least 1"
+            )
         if not len(self.widths) == len(self.depths) == len(self.attention):
             raise InputError(
                 f"widths, depths and attention must name the same levels, got {len(self.widths)}, "

@@ -6,7 +6,7 @@ strings), checks it, turns it into one `Embeddings`, and hands that to a head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,38 +14,36 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from mmfm import bundle, heads
-from mmfm.captioner import decoding
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
+from mmfm.captions import Captions
 from mmfm.classify.head import Classifier, LinearHead
 from mmfm.classify.zero_shot import Labels, zero_shot_head
 from mmfm.config import ModelConfig
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.decoder.published import PublishedDecoder
-from mmfm.decoder.sampler import picture_seed
 from mmfm.device import pick_device
+from mmfm.drawing import Drawing
 from mmfm.encoders.backbone import Backbone
-from mmfm.encoders.embedder import BATCH_SIZE, Embedder, checked_size
+from mmfm.encoders.embedder import Embedder
 from mmfm.encoders.precision import chosen
-from mmfm.errors import InputError, ModelError, TextError
+from mmfm.errors import InputError, ModelError
 from mmfm.exchange import Exchange
-from mmfm.preprocess.images import as_image_list, to_pil
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
 from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
 
-class MMFM(Exchange, SentenceEncoder):
+class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
     """One backbone and its heads; a head that a model does not have is None.
 
-    `encode` and what else is known from sentence-transformers comes from SentenceEncoder.
+    `encode` and what else is known from sentence-transformers comes from SentenceEncoder, `caption`
+    and `caption_score` from Captions, `generate` and every other way to a picture from Drawing.
     """
 
     def __init__(
@@ -240,144 +238,10 @@ class MMFM(Exchange, SentenceEncoder):
             bias=0.0 if bias is None else bias.item(), loss=self.config.backbone.loss,
         )  # fmt: skip
 
-    # ------------------------------------------------------------------ captions
-
-    @torch.inference_mode()
-    def caption(
-        self, images: Any = None, *, embeddings: np.ndarray | None = None, prompt: str = "",
-        num_beams: int = 1, top_p: float | None = None, top_k: int | None = None,
-        temperature: float = 1.0, num_captions: int = 1, max_tokens: int = 24,
-        min_tokens: int = 0, repetition_penalty: float = 1.0, seed: int | None = None,
-        batch_size: int | None = None, progress: bool = False,
-    ) -> list:  # fmt: skip
-        """What each picture shows, in words; or each stored vector (N, D), with no pixels.
-
-        Greedy unless beams or sampling (top_p, top_k, temperature, several captions) are asked
-        for. prompt: what the caption begins with. Returns list[str], or list[list[str]] when
-        num_captions > 1. Raises InputError on impossible settings.
-        """
-        captioner, vocabulary = self._need("captioner", "captions"), self.vocabulary
-        if (images is None) == (embeddings is None):
-            raise InputError("caption takes images or embeddings, one of the two")
-        if embeddings is None:
-            batches = self.embedder.see(images, batch_size=batch_size, progress=progress)
-        else:
-            batches = self._stored(embeddings, batch_size)
-        said: list[list[str]] = []
-        for seen in batches:
-            memory, mask = captioner.memory(seen)  # a bare vector opens the pooled port alone
-            said += decoding.decode(
-                captioner, memory, mask, vocabulary, prompt=prompt, num_beams=num_beams,
-                top_p=top_p, top_k=top_k, temperature=temperature, num_captions=num_captions,
-                max_tokens=max_tokens, min_tokens=min_tokens,
-                repetition_penalty=repetition_penalty, seed=seed,
-            )  # fmt: skip
-        return said if num_captions > 1 else [captions[0] for captions in said]
-
-    @torch.inference_mode()
-    def caption_score(
-        self, images: Any, texts: str | Sequence[str], *, batch_size: int | None = None
-    ) -> np.ndarray:
-        """(N,) mean log probability per token of text i given picture i; higher fits better."""
-        captioner, texts = self._need("captioner", "captions"), check_texts(texts)
-        sources = as_image_list(images)
-        if len(sources) != len(texts):
-            raise InputError(f"got {len(sources)} pictures and {len(texts)} texts, wanted pairs")
-        scores, done = [], 0
-        for seen in self.embedder.see(sources, batch_size=batch_size):
-            memory, mask = captioner.memory(seen)
-            part = texts[done : done + len(seen)]
-            scores.append(decoding.score(captioner, memory, mask, self.vocabulary, part))
-            done += len(seen)
-        return torch.cat(scores).float().cpu().numpy()
-
-    # ------------------------------------------------------------------ pictures
-
-    @torch.inference_mode()
-    def generate(
-        self, prompt: str | Sequence[str], *, negative_prompt: str | None = None,
-        num_images: int = 1, num_steps: int | None = None, guidance_scale: float | None = None,
-        seed: int | None = None, rerank: int = 1, output: str = "pil", progress: bool = False,
-    ) -> Any:  # fmt: skip
-        """Draw `num_images` pictures for each prompt; all of the first prompt come first.
-
-        Image i of a seed is the same, up to rounding, in any batch; without a seed one is
-        drawn. guidance_scale: 1 = none; negative_prompt: what to move away from. rerank: draw this
-        many for each picture and keep the one whose embedding is nearest to the prompt's.
-        output: "pil", "np" (N, H, W, 3) uint8, or "pt" (N, 3, H, W) in [-1, 1].
-        """
-        decoder = self._need("decoder", "generates")
-        prompts = self._checked(prompt, "warn")
-        if output not in ("pil", "np", "pt"):
-            raise InputError(f"output is {output!r}, wanted pil, np or pt")
-        defaults = self.config.generation
-        num_steps = defaults.get("num_steps", 25) if num_steps is None else num_steps
-        if guidance_scale is None:
-            guidance_scale = defaults.get("guidance_scale", 1.0)
-        if seed is None:
-            seed = int(np.random.SeedSequence().generate_state(1)[0])
-        for name, value, least in (("num_images", num_images, 1), ("num_steps", num_steps, 1),
-                                   ("rerank", rerank, 1), ("seed", seed, 0)):  # fmt: skip
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise InputError(f"{name} is {value}, wanted a whole number, at least {least}")
-        said, negative = self._read(prompts), None
-        if negative_prompt is not None:
-            if not isinstance(negative_prompt, str):
-                raise TextError(f"negative_prompt is {negative_prompt!r}, wanted one text for all")
-            negative = self._read(self._checked(negative_prompt, "warn"))
-        draws = [
-            (p, picture_seed(seed, i, k))
-            for p in range(len(prompts)) for i in range(num_images) for k in range(rerank)
-        ]  # fmt: skip
-        bar = tqdm(total=len(draws) * num_steps, disable=not progress, desc="drawing", leave=False)
-        made = []
-        with bar:
-            size = getattr(decoder, "batch_size", BATCH_SIZE)
-            for start in range(0, len(draws), size):
-                rows, seeds = zip(*draws[start : start + size])
-                how: dict[str, Any] = {
-                    "num_steps": num_steps, "guidance_scale": guidance_scale,
-                    "progress": lambda _: bar.update(len(rows)),  # noqa: B023  called in this turn
-                }  # fmt: skip
-                if isinstance(decoder, PublishedDecoder):  # it reads texts itself
-                    texts = [prompts[row] for row in rows]
-                    made.append(decoder.draw(texts, seeds, negative_prompt=negative_prompt, **how))
-                    continue
-                against = None if negative is None else negative.take([0] * len(rows))
-                told = said.take(list(rows))
-                made.append(decoder.sample(told, list(seeds), negative=against, **how))
-        images = torch.cat(made).clamp(-1, 1)
-        if rerank > 1:
-            images = self._best(images, said, rerank)
-        if output == "pt":
-            return images.cpu()
-        pictures = to_pil(images)
-        return pictures if output == "pil" else np.stack([np.asarray(p) for p in pictures])
-
-    @torch.inference_mode()
-    def reconstruct(self, images: Any, *, batch_size: int | None = None) -> list[Image.Image]:
-        """Each picture as the pixel decoder sees it in its grid of image tokens."""
-        decode = self._need("pixel_decoder", "reconstructs")
-        batches = self.embedder.see(images, batch_size=batch_size)
-        return [picture for seen in batches for picture in to_pil(decode(seen.tokens))]
-
     # ------------------------------------------------------------------ inside
 
     def _read(self, texts: list[str]) -> Embeddings:
         return self.backbone.encode_texts(self.backbone.tokenize(texts).to(self.device))
-
-    def _stored(self, vectors: np.ndarray, batch_size: int | None) -> Iterator[Embeddings]:
-        vectors = np.atleast_2d(np.asarray(vectors, np.float32))
-        if vectors.ndim != 2 or vectors.shape[1] != self.embed_dim or not len(vectors):
-            raise InputError(f"got vectors of shape {vectors.shape}, wanted (N, {self.embed_dim})")
-        for part in torch.from_numpy(vectors).split(checked_size(batch_size)):
-            yield Embeddings(nn.functional.normalize(part.to(self.device), dim=1))
-
-    def _best(self, images: Tensor, said: Embeddings, rerank: int) -> Tensor:
-        pictures = to_pil(images)
-        fits = torch.from_numpy(self.embed_images(pictures)).unflatten(0, (len(said), -1, rerank))
-        best = torch.einsum("pikd,pd->pik", fits, said.pooled.cpu()).argmax(dim=2).flatten()
-        return images.unflatten(0, (-1, rerank))[torch.arange(len(best)), best.to(images.device)]
 
     def _checked(self, texts: str | Sequence[str], truncate: str) -> list[str]:
         checked = check_texts(texts)

@@ -4,10 +4,11 @@
     python -m train.mini --data data/drawings -o runs/mini
 
 Stage `towers`: both towers, caption head and pixel decoder jointly. Stage `flow`: the decoder on
-cached embeddings of the frozen towers. Each stage logs to `runs/mini/STAGE` (log.jsonl, sample
-sheets, TensorBoard), saves checkpoints there and resumes from the newest. Then the bundle is
-written to `runs/mini/bundle` with its figures on the held-out splits. Settings are
-`towers.num_steps=2000` and so on.
+cached embeddings of the frozen towers; `refine` goes on with it in bf16. Stage `few_steps`: the
+guided flow distilled into four evaluations, an adapter beside it. Each stage logs to
+`runs/mini/STAGE` (log.jsonl, sample sheets, TensorBoard), saves checkpoints there and resumes from
+the newest. Then the bundle is written to `runs/mini/bundle` with its figures on the held-out
+splits. Settings are `towers.num_steps=2000` and so on.
 """
 
 from __future__ import annotations
@@ -33,9 +34,12 @@ from mmfm.training.loop import LoopConfig
 if TYPE_CHECKING:
     from mmfm.captioner.vocabulary import Vocabulary
     from mmfm.data.sample import Sample
+    from mmfm.decoder.decoder import ImageDecoder
     from mmfm.model import MMFM
+    from mmfm.training.flow import FlowData
     from mmfm.training.towers import Towers
 
+TRAINED = ("towers", "flow", "refine", "few_steps")
 EMOJI = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")
 
 
@@ -58,6 +62,23 @@ class Recipe:
             num_steps=6000, learning_rate=8e-4, evaluate_every=500, save_every=250
         )
     )
+    refine_batch_size: int = 128
+    refine: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=300, learning_rate=4e-4, warmup_steps=30, ema_decay=0.995, precision="bf16",
+            evaluate_every=150, save_every=100,
+        )
+    )  # fmt: skip
+    num_few_steps: int = 4
+    few_steps_guidance: float = 4.5
+    few_steps_rank: int = 32
+    few_steps_batch_size: int = 32
+    few_steps: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=150, learning_rate=2e-3, warmup_steps=20, weight_decay=0.0, ema_decay=0.98,
+            precision="bf16", log_every=5, evaluate_every=50, save_every=20,
+        )
+    )  # fmt: skip
 
 
 def sample_weight(meta: dict) -> float:
@@ -136,44 +157,102 @@ def train_towers(recipe: Recipe, data: Path, folder: Path) -> None:
     ).save_pretrained(folder / "bundle")  # fmt: skip
 
 
-def train_flow(recipe: Recipe, data: Path, towers: Path, folder: Path) -> None:
-    """Stage two, on the towers of stage one; leaves the whole model as `folder/bundle`."""
-    from mmfm.data.order import Order
+@dataclass(frozen=True)
+class FlowParts:
+    """What the stages of the decoder train with."""
+
+    model: MMFM
+    decoder: ImageDecoder
+    seen: FlowData
+    held_out: FlowData
+    weights: np.ndarray  # (N,) visits an epoch
+
+    def save(self, folder: Path) -> None:
+        """The whole model with this decoder as a bundle."""
+        from mmfm.model import MMFM
+
+        model = self.model
+        MMFM(
+            replace(model.config, decoder=self.decoder.config),
+            model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,
+            pixel_decoder=model.pixel_decoder, decoder=self.decoder, device="cpu",
+        ).save_pretrained(folder)  # fmt: skip
+
+
+def flow_parts(recipe: Recipe, data: Path, bundle: Path, fresh: bool, **changes) -> FlowParts:
+    """The model of a bundle with a decoder, its own or a fresh one, and the cached drawings.
+
+    changes: settings of the decoder that are not the bundle's, such as few_steps=4.
+    """
     from mmfm.decoder.decoder import ImageDecoder
     from mmfm.model import MMFM
     from mmfm.presets import mini
-    from mmfm.training.flow import FlowData, FlowTask
-    from mmfm.training.loop import train
+    from mmfm.training.flow import FlowData
 
-    model = MMFM.from_pretrained(towers / "bundle", device="cpu")
+    model = MMFM.from_pretrained(bundle, device="cpu")
     pictures = read_split(data, "train", recipe.size)
     pictures = pictures.select(np.flatnonzero(weights_of(pictures, flow_weight)))
     torch.manual_seed(recipe.seed)
-    config = mini(space=recipe.space).decoder
-    decoder = ImageDecoder(config, model.pixel_decoder)
+    config = mini(space=recipe.space).decoder if fresh else model.config.decoder
+    decoder = ImageDecoder(replace(config, **changes), model.pixel_decoder)
+    if not fresh:
+        # what is not in the bundle, a new adapter, stays as it starts
+        decoder.load_state_dict(model.decoder.state_dict(), strict=False)
     with torch.no_grad():
         seen = FlowData(model.backbone, decoder, pictures)
-        seen.fit_space()
-        held_out = emoji_only(read_split(data, "test", recipe.size))
-        task = FlowTask(decoder, seen, FlowData(model.backbone, decoder, held_out))
-    order = Order(weights_of(pictures, flow_weight), recipe.flow_batch_size, recipe.seed)
-    print(f"{len(pictures)} drawings, {order.epoch_size} visits an epoch", file=sys.stderr)
-    best = train(task, order, replace(recipe.flow, seed=recipe.seed), folder)
-    MMFM(
-        replace(model.config, decoder=config),
-        model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,
-        pixel_decoder=model.pixel_decoder, decoder=best, device="cpu",
-    ).save_pretrained(folder / "bundle")  # fmt: skip
+        if fresh:
+            seen.fit_space()
+        held_out = FlowData(
+            model.backbone, decoder, emoji_only(read_split(data, "test", recipe.size))
+        )
+    print(f"{len(pictures)} drawings", file=sys.stderr)
+    return FlowParts(model, decoder, seen, held_out, weights_of(pictures, flow_weight))
 
 
-def write_bundle(recipe: Recipe, data: Path, flow: Path, folder: Path) -> None:
+def train_flow(recipe: Recipe, data: Path, before: Path, folder: Path, refine: bool) -> None:
+    """Stages two and three: the flow from nothing on the towers of `before`, or refined from its.
+
+    Leaves the whole model as `folder/bundle`.
+    """
+    from mmfm.data.order import Order
+    from mmfm.training.flow import FlowTask
+    from mmfm.training.loop import train
+
+    parts = flow_parts(recipe, data, before / "bundle", fresh=not refine)
+    task = FlowTask(parts.decoder, parts.seen, parts.held_out)
+    size = recipe.refine_batch_size if refine else recipe.flow_batch_size
+    seed = recipe.seed + refine
+    loop = replace(recipe.refine if refine else recipe.flow, seed=seed)
+    best = train(task, Order(parts.weights, size, seed), loop, folder)
+    replace(parts, decoder=best).save(folder / "bundle")
+
+
+def train_few_steps(recipe: Recipe, data: Path, before: Path, folder: Path) -> None:
+    """Stage four: the guided flow of `before` distilled into `few_steps` evaluations."""
+    from mmfm.data.order import Order
+    from mmfm.training.few_steps import FewStepsTask
+    from mmfm.training.loop import train
+
+    parts = flow_parts(
+        recipe, data, before / "bundle", fresh=False, few_steps=recipe.num_few_steps,
+        few_steps_guidance=recipe.few_steps_guidance, few_steps_rank=recipe.few_steps_rank,
+    )  # fmt: skip
+    task = FewStepsTask(parts.decoder, parts.seen, parts.held_out)
+    seed = recipe.seed + 1
+    order = Order(parts.weights, recipe.few_steps_batch_size, seed)
+    best = train(task, order, replace(recipe.few_steps, seed=seed), folder)
+    parts.decoder.few_steps.load_state_dict(best.state_dict())
+    parts.save(folder / "bundle")
+
+
+def write_bundle(recipe: Recipe, data: Path, before: Path, folder: Path) -> None:
     """The model in half precision, measured as it will ship, with its figures and its origin."""
     from mmfm.evaluation import evaluate
     from mmfm.model import MMFM
     from mmfm.presets import mini
 
-    trained = MMFM.from_pretrained(flow / "bundle", device="cpu")
-    # how to sample is chosen after training, so it is set here and not in the flow's bundle
+    trained = MMFM.from_pretrained(before / "bundle", device="cpu")
+    # how to sample is chosen after training, so it is set here and not before
     trained.config = replace(trained.config, generation=mini(space=recipe.space).generation)
     trained.save_pretrained(folder, dtype=torch.float16)
     model = MMFM.from_pretrained(folder, device="cpu")
@@ -219,17 +298,17 @@ def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
         stage, dot, name = key.partition(".")
         if not dot:
             recipe = override(recipe, {key: value})
-        elif stage in ("towers", "flow"):
+        elif stage in TRAINED:
             recipe = replace(recipe, **{stage: override(getattr(recipe, stage), {name: value})})
         else:
-            raise InputError(f"there is no stage {stage!r}; wanted towers or flow")
+            raise InputError(f"there is no stage {stage!r}; wanted {' or '.join(TRAINED)}")
     return recipe
 
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/drawings"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/mini"))
-@click.option("--stage", type=click.Choice(["towers", "flow", "bundle", "all"]), default="all")
+@click.option("--stage", type=click.Choice([*TRAINED, "bundle", "all"]), default="all")
 @click.argument("settings", nargs=-1)
 def main(data: Path, output: Path, stage: str, settings: tuple[str, ...]) -> None:
     """Train mini from the shards in --data; SETTINGS are key=value."""
@@ -239,9 +318,13 @@ def main(data: Path, output: Path, stage: str, settings: tuple[str, ...]) -> Non
         if stage in ("towers", "all"):
             train_towers(recipe, data, output / "towers")
         if stage in ("flow", "all"):
-            train_flow(recipe, data, output / "towers", output / "flow")
+            train_flow(recipe, data, output / "towers", output / "flow", refine=False)
+        if stage in ("refine", "all"):
+            train_flow(recipe, data, output / "flow", output / "refine", refine=True)
+        if stage in ("few_steps", "all"):
+            train_few_steps(recipe, data, output / "refine", output / "few_steps")
         if stage in ("bundle", "all"):
-            write_bundle(recipe, data, output / "flow", output / "bundle")
+            write_bundle(recipe, data, output / "few_steps", output / "bundle")
     except InputError as error:
         click.echo(f"train.mini: error: {error}", err=True)
         raise SystemExit(2) from None

@@ -10,34 +10,27 @@ arXiv:2211.00575). Sequences are: start, prompt tokens, text tokens, end.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmfm.captioner.stepper import (
+    Affine,
+    Own,
+    Picture,
+    Program,
+    Stepper,
+    Think,
+    along,
+    expect_room,
+    head_scale,
+    places,
+)
 from mmfm.config import CaptionerConfig
 from mmfm.errors import InputError
 from mmfm.layers.blocks import MLP
 from mmfm.shapes import Embeddings, expect_shape
-
-
-@dataclass
-class Cache:
-    """Keys and values of one decoding run; `length` tokens have been read so far.
-
-    self_kv: per block, (2, B, A, max_tokens, K), preallocated. cross_kv: per block, two
-    (B, A, M, K), computed once. memory_mask: (B, M), True = may be read.
-    """
-
-    self_kv: list[Tensor]
-    cross_kv: list[tuple[Tensor, Tensor]]
-    memory_mask: Tensor
-    length: int = 0
-
-    def reorder(self, rows: Tensor) -> None:
-        """Row i continues what row `rows[i]` had read; both must look at the same image (beams)."""
-        self.self_kv = [kv.index_select(1, rows) for kv in self.self_kv]
 
 
 class Attention(nn.Module):
@@ -59,8 +52,18 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        """Attention of (B, A, L, K) heads, merged and projected to (B, L, E)."""
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        """Attention of (B, A, L, K) heads, merged and projected to (B, L, E).
+
+        why not torch's fused kernel: texts are short, and on a CPU its backward pass alone took
+        four times as long as these products and theirs.
+        """
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if causal:
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        y = scores.softmax(dim=-1).to(v.dtype) @ v
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -85,19 +88,11 @@ class Block(nn.Module):
         x: Tensor,
         cross_kv: tuple[Tensor, Tensor],
         memory_mask: Tensor,
-        self_kv: Tensor | None = None,
-        length: int = 0,
     ) -> Tensor:
-        """x: (B, T, E), the tokens after the `length` that `self_kv` already holds."""
+        """x: (B, T, E); each token sees those before it, and the memory where the mask is True."""
         attention = self.self_attention
         q, k, v = (attention.split(y) for y in attention.qkv(self.norm_self(x)).chunk(3, dim=-1))
-        if self_kv is not None:
-            end = length + x.shape[1]
-            self_kv[0, :, :, length:end] = k
-            self_kv[1, :, :, length:end] = v
-            k, v = self_kv[0, :, :, :end], self_kv[1, :, :, :end]
-        # why: one new token sees every earlier one, so only a longer run needs the causal mask
-        x = x + attention.attend(q, k, v, None, causal=x.shape[1] > 1)
+        x = x + attention.attend(q, k, v, None, causal=True)
         attention = self.cross_attention
         q = attention.split(attention.q(self.norm_cross(x)))
         x = x + attention.attend(q, *cross_kv, memory_mask[:, None, None, :], causal=False)
@@ -105,7 +100,7 @@ class Block(nn.Module):
 
 
 class Captioner(nn.Module):
-    """Writes text about an image: `loss` trains it, `start` and `step` decode with it."""
+    """Writes text about an image: `loss` trains it, `stepper` decodes with it."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -120,7 +115,12 @@ class Captioner(nn.Module):
         self.port_types = nn.Parameter(torch.empty(2, width))  # grid, pooled
         self.blocks = nn.ModuleList(Block(width, config.num_heads) for _ in range(config.depth))
         self.norm = nn.LayerNorm(width)
+        self._program: Program | None = None  # the weights as `stepper` lays them out
         self.init_weights()
+
+    def __getstate__(self) -> dict:
+        """Copies and pickles lay their weights out anew."""
+        return {**self.__dict__, "_program": None}
 
     def init_weights(self) -> None:
         """Initialise every parameter.
@@ -196,20 +196,11 @@ class Captioner(nn.Module):
 
     def hidden(self, token_ids: Tensor, memory: Tensor, memory_mask: Tensor) -> Tensor:
         """Final states (B, T, E), before the output layer."""
-        x = self.embed(token_ids, 0)
+        expect_room(token_ids.shape[1], self.config.max_tokens)
+        x = self.token_embedding(token_ids) + self.positions[: token_ids.shape[1]]
         for block in self.blocks:
             x = block(x, block.read_memory(memory), memory_mask)
         return self.norm(x)
-
-    def embed(self, token_ids: Tensor, first: int) -> Tensor:
-        """Token and position embeddings (B, T, E) of tokens that begin at position `first`."""
-        end = first + token_ids.shape[1]
-        if end > self.config.max_tokens:
-            raise InputError(
-                f"a sequence of {end} tokens is too long, the caption head takes at most "
-                f"{self.config.max_tokens}; shorten the text or the prompt"
-            )
-        return self.token_embedding(token_ids) + self.positions[first:end]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., E) -> (..., V), by the token embedding itself."""
@@ -231,28 +222,54 @@ class Captioner(nn.Module):
         logits = self.logits(hidden[counts])
         return F.cross_entropy(logits.float(), token_ids[:, 1:][counts])
 
-    def start(self, memory: Tensor, memory_mask: Tensor) -> Cache:
-        """An empty cache for decoding from this memory (B, M, E)."""
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence, start and end included."""
+        return self.config.max_tokens
+
+    def stepper(self, memory: Tensor, memory_mask: Tensor) -> Stepper:
+        """Decoding over this memory (B, M, E), mask (B, M)."""
         expect_shape(memory, f"B M {self.config.width}", "memory")
-        heads = self.config.num_heads
-        cross = [block.read_memory(memory) for block in self.blocks]
-        shape = (2, len(memory), heads, self.config.max_tokens, self.config.width // heads)
-        return Cache([k.new_zeros(shape) for k, _ in cross], cross, memory_mask)
+        if self._program is None or not self._program.is_current():
+            self._program = _program(self)
+        return Stepper(self._program, memory, memory_mask)
 
-    def step(self, token_ids: Tensor, cache: Cache) -> Tensor:
-        """Read token_ids (B, T) after what the cache holds; logits (B, V) of the next token.
 
-        T is 1, or, into an empty cache, the length of the whole prompt.
-        """
-        if cache.length and token_ids.shape[1] != 1:
-            raise ValueError(f"got {token_ids.shape[1]} tokens, a filled cache takes one at a time")
-        x = self.embed(token_ids, cache.length)
-        for block, cross_kv, self_kv in zip(
-            self.blocks, cache.cross_kv, cache.self_kv, strict=True
-        ):
-            x = block(x, cross_kv, cache.memory_mask, self_kv, cache.length)
-        cache.length += token_ids.shape[1]
-        return self.logits(self.norm(x[:, -1]))
+def _program(network: Captioner) -> Program:
+    config, norm = network.config, _norm_of
+    parts: list[Own | Picture | Think] = []
+    readers = []
+    for block in network.blocks:
+        own, cross, mlp = block.self_attention, block.cross_attention, block.mlp
+        scale = head_scale(config.width, config.num_heads)
+        parts += [
+            Own(norm(block.norm_self), along(own.qkv.weight, own.qkv.bias),
+                along(own.out.weight, own.out.bias)),
+            Picture(norm(block.norm_cross), along(cross.q.weight, cross.q.bias, scale),
+                    along(cross.out.weight, cross.out.bias)),
+            Think(norm(block.norm_mlp), along(mlp.fc1.weight, mlp.fc1.bias),
+                  along(mlp.fc2.weight, mlp.fc2.bias), F.gelu),
+        ]  # fmt: skip
+        readers.append(along(cross.kv.weight, cross.kv.bias))
+    embedding = network.token_embedding.weight.detach()
+    return Program(
+        parts=parts,
+        embedding=embedding,
+        positions=network.positions.detach(),
+        norm=norm(network.norm),
+        output=embedding.t().contiguous(),
+        read_memory=(
+            torch.cat([weight for weight, _ in readers], dim=1).contiguous(),
+            torch.cat([bias for _, bias in readers]),
+        ),
+        norm_memory=False,
+        num_heads=config.num_heads,
+        places=places(network),
+    )
+
+
+def _norm_of(norm: nn.Module) -> Affine:
+    return norm.weight.detach(), norm.bias.detach()
 
 
 def add_noise(

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from mmfm.model import MMFM
 
 # as mmfm.evaluation has them; not imported, so that --help stays quick
-PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction", "calibration", "probe", "knn")
+PARTS = (
+    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "generation", "cycle",
+    "calibration", "probe", "knn",
+)  # fmt: skip
 HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -> what it needs
 
 
@@ -39,6 +42,13 @@ HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -
               "nineteen in twenty of --data whose keys are not held out]")  # fmt: skip
 @click.option("--store", metavar="FOLDER", help="Of `mmfm data embed`: vectors that are there are "
               "not computed again.")  # fmt: skip
+@click.option("--prompts", "num_prompts", type=click.IntRange(1), help="generation, cycle: draw "
+              "pictures for so many drawings' names.  [all that the judge knows]")  # fmt: skip
+@click.option("--num-steps", "--steps", type=click.IntRange(1), help="generation, cycle: steps of "
+              "the decoder.  [the model's]")  # fmt: skip
+@click.option("--guidance", "guidance_scale", type=float, help="generation, cycle: guidance "
+              "scale; 1 = none.  [the model's]")  # fmt: skip
+@click.option("--judge", metavar="FILE", help="Of `train.judge`.  [the one that ships]")
 @click.option("--limit", type=click.IntRange(1), help="Use so many samples, drawn with the seed.")
 @click.option("--on-bad", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
               help="What becomes of samples that cannot be used.")  # fmt: skip
@@ -48,13 +58,17 @@ HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -
 def command(
     run: Run, data: str, parts: str | None, sets: str | None, labels_from: str | None,
     class_names: str | None, train: str | None, store: str | None, on_bad: str, max_bad: float,
+    num_prompts: int | None, num_steps: int | None, guidance_scale: float | None, judge: str | None,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Measure retrieval, zero-shot and few-shot naming, captions and reconstruction, with chance
-    beside each.
+    """Measure retrieval, zero-shot and few-shot naming, captions, reconstruction and generated
+    pictures, with chance beside each.
+
+    generation: an independent judge names pictures drawn for the names of the data's drawings,
+    beside those drawings. cycle: their captions against the names. Both take minutes; ask for them.
     """
     from mmfm.data.bad import BadSamples
-    from mmfm.evaluation import evaluate, open_samples
+    from mmfm.evaluation import Asking, Judge, evaluate, open_samples
 
     opened = open_samples(data)
     samples = opened if sets is None else _of_sets(opened, sets, data)
@@ -66,6 +80,10 @@ def command(
         model, samples, label=label, names=None if class_names is None else _lines(class_names),
         parts=_parts(parts, model, bool(labels_from or class_names)),
         train=None if train is None else open_samples(train), store=_store(store, model),
+        asking=Asking(
+            num_prompts=num_prompts, num_steps=num_steps, guidance_scale=guidance_scale
+        ),
+        judge=None if judge is None else Judge.load(judge),
         seed=run.seed or 0, on_bad=bad, progress=run.progress, **options,
     )  # fmt: skip
     for record in bad.records:

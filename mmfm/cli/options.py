@@ -30,7 +30,7 @@ class Run:
         """The model that the call names, on the device that it names."""
         import mmfm
 
-        _listen()
+        listen()
         return mmfm.load(self.model, device=self.device, allow_pickle=self.allow_pickle)
 
     @property
@@ -47,7 +47,7 @@ class Run:
         click.echo(json.dumps(document, ensure_ascii=False, indent=2) if self.as_json else lines)
 
 
-def _listen() -> None:
+def listen() -> None:
     """What the package tells (which precision it chose) becomes a line on stderr."""
     log = logging.getLogger("mmfm")
     if not any(isinstance(handler, _OnStderr) for handler in log.handlers):

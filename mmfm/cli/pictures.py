@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -44,21 +44,32 @@ def expand(paths: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def save_generated(image: Image.Image, path: Path, facts: Mapping[str, Any]) -> None:
+def save_generated(
+    image: Image.Image, path: Path, facts: Mapping[str, Any],
+    frames: Sequence[Image.Image] = (), pause: int = 0,
+) -> None:  # fmt: skip
     """Write a generated picture with `facts` about its making, and the mark that it is generated.
 
-    PNG carries each fact as a text chunk of its own; every format carries all of them in XMP.
+    PNG carries each fact as a text chunk of its own; every format but GIF all of them in XMP, GIF
+    as a comment. frames: of an animation that runs for ever, each shown for `pause` milliseconds.
     """
     from PIL.PngImagePlugin import PngInfo
 
     facts = {**facts, "DigitalSourceType": SOURCE_TYPE}
-    description = escape(json.dumps(facts, ensure_ascii=False))
-    xmp = XMP.format(source_type=SOURCE_TYPE, description=description)
-    if path.suffix.lower() == ".png":
+    told = json.dumps(facts, ensure_ascii=False)
+    xmp = XMP.format(source_type=SOURCE_TYPE, description=escape(told))
+    moving: dict[str, Any] = {}
+    if frames:
+        image, *rest = frames
+        moving = {"save_all": True, "append_images": rest, "duration": pause, "loop": 0}
+    suffix = path.suffix.lower()
+    if suffix == ".png":
         chunks = PngInfo()
         for key, value in facts.items():
             chunks.add_itxt(key, str(value))
         chunks.add_itxt("XML:com.adobe.xmp", xmp)
-        image.save(path, pnginfo=chunks)
+        image.save(path, pnginfo=chunks, **moving)
+    elif suffix == ".gif":
+        image.save(path, comment=told.encode(), **moving)
     else:
-        image.save(path, quality=95, xmp=xmp.encode())
+        image.save(path, quality=95, xmp=xmp.encode(), **moving)

@@ -2,14 +2,19 @@
 
 t runs from 0 (noise) to 1 (data): x_t = (1 - t) x_0 + t x_1, with x_0 standard normal noise and
 x_1 the clean map; velocity = x_1 - x_0. diffusers' schedulers count sigma = 1 - t the other way.
-The network predicts x_1 (x-prediction, JiT, 2511.13720): the clean map lies on a low-dimensional
-manifold that a small network can represent, noise does not.
+What the network hands on is always the clean map x_1. By default it also computes it directly
+(x-prediction, JiT, 2511.13720: the clean map lies on a low-dimensional manifold that a small
+network can represent, noise does not); DecoderConfig.prediction "v" lets it compute the velocity.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+from mmfm.errors import InputError
 
 MIN_SIGMA = 0.05  # below this much noise the loss does not weigh errors up any further
 
@@ -30,14 +35,48 @@ def velocity(predicted: Tensor, x_t: Tensor, t: Tensor, min_sigma: float = MIN_S
     return (predicted - x_t) / sigma
 
 
+def clean(velocity: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """The clean map that a velocity implies, x_t + (1 - t) dx/dt: the inverse of `velocity`."""
+    return x_t + (1 - t)[:, None, None, None] * velocity
+
+
 def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
     """Move noise levels up for maps of more dimensions (SD3, 2403.03206, eq. 23)."""
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def sample_times(count: int, shift: float, generator: torch.Generator | None = None) -> Tensor:
-    """(count,) training times in (0, 1): logit-normal noise levels, shifted."""
-    sigma = torch.sigmoid(torch.randn(count, generator=generator))
+def unshift_sigma(sigma: Tensor, shift: float) -> Tensor:
+    """The inverse of `shift_sigma`."""
+    return sigma / (shift - (shift - 1) * sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Which noise levels training visits, before the space's shift moves them."""
+
+    law: str = "logit-normal"  # (SD3, 2403.03206, section 3.1), or uniform
+    mean: float = 0.0  # of the logit of the noise level: above 0 = more noise
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.law not in ("logit-normal", "uniform"):
+            raise InputError(f"times are {self.law!r}, wanted logit-normal or uniform")
+        if not self.std > 0:
+            raise InputError(f"the times' std is {self.std}, wanted more than 0")
+
+
+LOGIT_NORMAL = Times()
+
+
+def sample_times(
+    count: int, shift: float, generator: torch.Generator | None = None, times: Times = LOGIT_NORMAL
+) -> Tensor:
+    """(count,) training times in [0, 1]: noise levels by their law, then shifted."""
+    if times.law == "uniform":
+        sigma = torch.rand(count, generator=generator)
+    else:
+        logit = torch.randn(count, generator=generator)
+        sigma = torch.sigmoid(times.mean + times.std * logit)
     return 1 - shift_sigma(sigma, shift)
 
 

@@ -11,15 +11,18 @@ from a pooled vector) by cross-attention, and time plus the pooled vector by mod
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfm.config import DecoderConfig
+from mmfm.decoder.flow import clean
 from mmfm.layers.blocks import ConvBlock, MapAttention
 from mmfm.layers.positions import embed_time, sincos_2d
+from mmfm.layers.winograd import Conv3x3
 from mmfm.shapes import Embeddings
 
 
@@ -28,11 +31,13 @@ class Condition:
     """What the network is told: computed once for a batch, used at every step.
 
     context: (B, M, W); mask: (B, M) True = may be read; vector: (B, W).
+    memories: of `FlowNetwork.remember`, keys and values of the context for each attention layer.
     """
 
     context: Tensor
     mask: Tensor
     vector: Tensor
+    memories: tuple[tuple[Tensor, Tensor], ...] | None = None
 
     @classmethod
     def stack(cls, conditions: list[Condition]) -> Condition:
@@ -104,7 +109,10 @@ class Conditioner(nn.Module):
 
 
 class FlowNetwork(nn.Module):
-    """x_t (B, C, h, w), t (B,) in [0, 1], Condition -> the predicted clean map (B, C, h, w)."""
+    """x_t (B, C, h, w), t (B,) in [0, 1], Condition -> the predicted clean map (B, C, h, w).
+
+    h and w are those of the config, or others: multiples of 2^(levels - 1).
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -115,7 +123,7 @@ class FlowNetwork(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(self.width, self.width), nn.SiLU(), nn.Linear(self.width, self.width)
         )
-        self.stem = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+        self.stem = Conv3x3(config.channels, widths[0])
         positions = sincos_2d(config.map_size, widths[0])
         self.register_buffer(
             "positions", positions.T.unflatten(1, (config.map_size, -1)), persistent=False
@@ -128,7 +136,7 @@ class FlowNetwork(nn.Module):
         self.grow = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths))
         self.join = nn.ModuleList(nn.Conv2d(2 * w, w, 1) for w in widths[:-1])
         self.norm = nn.GroupNorm(max(1, widths[0] // 16), widths[0])
-        self.out = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        self.out = Conv3x3(widths[0], config.channels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -144,25 +152,53 @@ class FlowNetwork(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         time = embed_time(t, self.width).to(x_t.dtype)  # no change but in half precision
         signal = F.silu(self.time(time) + condition.vector)
-        x = self.stem(x_t) + self.positions
+        x = self.stem(x_t) + self._positions_of(x_t)
         skips = []
+        read = iter(condition.memories or itertools.repeat(None))  # in the order of _levels
         for i, level in enumerate(self.down):
-            x = self._run(level, x, signal, condition)
+            x = self._run(level, x, signal, condition, read)
             if i < len(self.shrink):
                 skips.append(x)
                 x = self.shrink[i](x)
-        x = self._run(self.up[-1], x, signal, condition)
+        x = self._run(self.up[-1], x, signal, condition, read)
         for i in reversed(range(len(self.grow))):
             x = F.pixel_shuffle(self.grow[i](x), 2)
             x = self.join[i](torch.cat([x, skips[i]], dim=1))
-            x = self._run(self.up[i], x, signal, condition)
-        return self.out(F.silu(self.norm(x)))
+            x = self._run(self.up[i], x, signal, condition, read)
+        x = self.out(F.silu(self.norm(x)))
+        return x if self.config.prediction == "x" else clean(x, x_t, t)
+
+    def remember(self, condition: Condition) -> Condition:
+        """The same condition with what every attention layer makes of its context, so that a
+        sampler computes it once and not at every step.
+        """
+        memories = tuple(
+            layer.cross.remember(condition.context)
+            for level in self._levels()
+            for layer in level
+            if isinstance(layer, MapAttention)
+        )
+        return replace(condition, memories=memories)
+
+    def _levels(self) -> list[nn.ModuleList]:
+        """In the order in which they run."""
+        return [*self.down, *reversed(self.up)]
+
+    def _positions_of(self, x: Tensor) -> Tensor:
+        """(C, h, w): kept for the map that was trained on, computed for another."""
+        height, width = x.shape[2:]
+        if self.positions.shape[1:] == x.shape[2:]:
+            return self.positions
+        positions = sincos_2d(height, self.config.widths[0], width).to(self.positions)
+        return positions.T.unflatten(1, (height, width))
 
     @staticmethod
-    def _run(level: nn.ModuleList, x: Tensor, signal: Tensor, condition: Condition) -> Tensor:
+    def _run(
+        level: nn.ModuleList, x: Tensor, signal: Tensor, condition: Condition, memories: Iterator
+    ) -> Tensor:
         for layer in level:
             if isinstance(layer, ConvBlock):
                 x = layer(x, signal)
             else:
-                x = layer(x, condition.context, condition.mask)
+                x = layer(x, condition.context, condition.mask, next(memories))
         return x

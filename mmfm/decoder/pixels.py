@@ -18,7 +18,10 @@ _FOLD = 4  # pixels folded into channels for the seam convolutions
 
 
 class PixelDecoder(nn.Module):
-    """tokens (B, N, E), N = grid_size^2 -> images (B, 3, H, W), about [-1, 1], not clamped."""
+    """tokens (B, N, E) in row order -> images (B, 3, H, W), about [-1, 1], not clamped.
+
+    N is grid_size^2, or h * w of the `size` (h, w) that is given with the tokens.
+    """
 
     def __init__(self, config: PixelDecoderConfig) -> None:
         super().__init__()
@@ -37,12 +40,18 @@ class PixelDecoder(nn.Module):
         nn.init.zeros_(self.seam2.weight)
         nn.init.zeros_(self.seam2.bias)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.stem(tokens) + self.positions
+    def forward(self, tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        x = self.stem(tokens) + self._positions_of(size)
         for block in self.blocks:
             x = block(x)
-        patches = tokens_to_map(self.out(self.norm(x)))
+        patches = tokens_to_map(self.out(self.norm(x)), size)
         images = unpatchify(patches, self.config.patch_size)
         folded = patchify(images, _FOLD)
         folded = folded + self.seam2(F.silu(self.seam1(folded)))
         return unpatchify(folded, _FOLD)
+
+    def _positions_of(self, size: tuple[int, int] | None) -> Tensor:
+        side = self.config.grid_size
+        if size is None or size == (side, side):
+            return self.positions
+        return sincos_2d(size[0], self.config.width, size[1]).to(self.positions)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmfm.config import DecoderConfig
 from mmfm.decoder.pixels import PixelDecoder
@@ -32,6 +33,10 @@ class PixelSpace(nn.Module):
 
     def decode(self, x: Tensor) -> Tensor:
         return unpatchify(x, self.patch_size) * self.scale + self.mean
+
+    def mask(self, pixels: Tensor, cell: int) -> Tensor:
+        """(1, 1, H, W), 1 = draw, 0 = keep -> of the map (1, C, h, w): pixel by pixel."""
+        return patchify(pixels.expand(-1, 3, -1, -1), self.patch_size)
 
 
 class GridSpace(nn.Module):
@@ -65,4 +70,8 @@ class GridSpace(nn.Module):
         return map_to_tokens(x) * self.scale + self.mean
 
     def decode(self, x: Tensor) -> Tensor:
-        return self.pixel_decoder(self.decode_tokens(x))
+        return self.pixel_decoder(self.decode_tokens(x), tuple(x.shape[2:]))
+
+    def mask(self, pixels: Tensor, cell: int) -> Tensor:
+        """As in PixelSpace; a token of `cell` x `cell` pixels is drawn if any pixel of it is."""
+        return F.max_pool2d(pixels, cell)

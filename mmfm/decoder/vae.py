@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmfm.config import DecoderConfig
 from mmfm.errors import ModelError
@@ -128,6 +129,12 @@ class VaeSpace(ChannelStatistics):
 
     def decode(self, x: Tensor) -> Tensor:
         return decode_latents(self.autoencoder, self.denormalise(x))
+
+    def mask(self, pixels: Tensor, cell: int) -> Tensor:
+        """(1, 1, H, W), 1 where it is to be drawn -> the same of the map; a latent of `cell` x
+        `cell` pixels is drawn if any pixel of it is.
+        """
+        return F.max_pool2d(pixels, cell)
 
 
 def decode_latents(autoencoder: Any, latents: Tensor) -> Tensor:

@@ -83,14 +83,17 @@ class Embedder:
     @torch.inference_mode()
     def see(
         self, sources: Any, *, batch_size: int | None = None, decode: str = "exact",
-        progress: bool = False,
+        progress: bool = False, encode: Callable[[Tensor], Embeddings] | None = None,
     ) -> Iterator[Embeddings]:  # fmt: skip
-        """What the heads read, batch by batch: vectors and image tokens, in float32."""
-        sources = as_image_list(sources)
-        encode = Halving(lambda batch: self.backbone.encode_images(self._pixels(batch)), _PICTURE)
+        """What the heads read, batch by batch: vectors and image tokens, in float32.
+
+        encode: for a head that reads other tokens than `Backbone.encode_images` gives.
+        """
+        sources, tower = as_image_list(sources), encode or self.backbone.encode_images
+        halving = Halving(lambda batch: tower(self._pixels(batch)), _PICTURE)
         with tqdm(total=len(sources), unit="pictures", disable=not progress, leave=False) as bar:
             for batch in self._squares(sources, checked_size(batch_size), decode, "raise"):
-                for seen in encode(_stack(batch)):
+                for seen in halving(_stack(batch)):
                     yield seen
                     bar.update(len(seen))
 

@@ -28,14 +28,17 @@ MAGIC = 1.5 * 2**23  # float32 + MAGIC has the rounded integer in its low bits
 
 
 class Int8Map:
-    """The map of a float32 weight (N, K) and bias on rows, in int8; no input is below `floor`.
+    """The map of a float32 weight (N, K) and bias on rows, in int8; see `lean.MakeMap`.
 
     With a floor (an activation has one), all 256 levels lie above it: one bit more. Weights are
     packed at the first call, for the operator that it needs.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, floor: float | None = None) -> None:
-        self.weight, self.bias, self.floor = weight, bias, floor
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, floor: float | None = None,
+        then: Map | None = None,
+    ) -> None:  # fmt: skip
+        self.weight, self.bias, self.floor, self.then = weight, bias, floor, then
         self._products: dict[Kernel, tuple[Product, Tensor]] = {}
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -45,7 +48,8 @@ class Int8Map:
         product, bias = self._products[kernel]
         levels, step = _levels(rows, self.floor)
         sums = product(levels)
-        return torch.addcmul(bias, sums, step, out=sums)
+        sums = torch.addcmul(bias, sums, step, out=sums)
+        return sums if self.then is None else self.then(sums)
 
     def _pack(self, kernel: Kernel) -> tuple[Product, Tensor]:
         scale, quantised = _quantise(self.weight)
@@ -57,7 +61,9 @@ class Int8Map:
         return kernel(quantised, scale, zero), bias + self.floor * totals
 
 
-def linear(weight: Tensor, bias: Tensor | None, floor: float | None = None) -> Map:
+def linear(
+    weight: Tensor, bias: Tensor | None, floor: float | None = None, then: Map | None = None
+) -> Map:
     """An `Int8Map`; maps of fewer than 64 inputs or outputs gain nothing and stay as they are.
 
     Raises RuntimeError where `why_not()` has something to say.
@@ -65,8 +71,8 @@ def linear(weight: Tensor, bias: Tensor | None, floor: float | None = None) -> M
     if reason := why_not():
         raise RuntimeError(reason)
     if min(weight.shape) < MIN_WIDTH:
-        return lean.dense(weight, bias)
-    return Int8Map(weight, bias, floor)
+        return lean.dense(weight, bias, floor, then)
+    return Int8Map(weight, bias, floor, then)
 
 
 @cache

@@ -27,14 +27,23 @@ FLOORS = {"GELU": -0.1701, "QuickGELU": -0.1637}  # just below the least value o
 
 
 class MakeMap(Protocol):
-    """Makes the map of a weight (N, K) and a bias (N,) or None; no input is below `floor`."""
+    """Makes the map of a weight (N, K) and a bias (N,) or None, followed by the function `then`;
+    no input is below `floor`.
+    """
 
-    def __call__(self, weight: Tensor, bias: Tensor | None, floor: float | None = None) -> Map: ...
+    def __call__(
+        self, weight: Tensor, bias: Tensor | None, floor: float | None = None,
+        then: Map | None = None,
+    ) -> Map: ...  # fmt: skip
 
 
-def dense(weight: Tensor, bias: Tensor | None, floor: float | None = None) -> Map:
+def dense(
+    weight: Tensor, bias: Tensor | None, floor: float | None = None, then: Map | None = None
+) -> Map:
     """The linear map in its weight's own type; the weight is shared, not copied."""
-    return lambda rows: F.linear(rows, weight, bias)
+    if then is None:
+        return lambda rows: F.linear(rows, weight, bias)
+    return lambda rows: then(F.linear(rows, weight, bias))
 
 
 def image_tower(towers: nn.Module, make: MakeMap = dense) -> Map | None:
@@ -143,10 +152,10 @@ class Block:
 
     def __init__(self, block: Any, make: MakeMap, make_out: MakeMap) -> None:
         self.heads, mlp = block.attn.num_heads, block.mlp
-        self.ln_1, self.ln_2, self.activate = block.ln_1, block.ln_2, _activation(mlp.gelu)
+        self.ln_1, self.ln_2 = block.ln_1, block.ln_2
         self._project(block.attn.in_proj_weight, block.attn.in_proj_bias, make)
         self.out = make_out(*_scaled(block.attn.out_proj, block.ls_1))
-        self.up = make(mlp.c_fc.weight, mlp.c_fc.bias)
+        self.up = make(mlp.c_fc.weight, mlp.c_fc.bias, then=_activation(mlp.gelu))
         floor = FLOORS.get(type(mlp.gelu).__name__)
         self.down = make(*_scaled(mlp.c_proj, block.ls_2), floor)
 
@@ -161,7 +170,7 @@ class Block:
 
     def _add(self, rows: Tensor, seen: Tensor) -> Tensor:
         rows = rows + self.out(seen)
-        return rows + self.down(self.activate(self.up(self.ln_2(rows))))
+        return rows + self.down(self.up(self.ln_2(rows)))
 
 
 class PooledBlock(Block):

@@ -69,10 +69,19 @@ class LightTexts:
         Too long a text is cut with a warning that shows the part. Raises TextError for what is
         not a text.
         """
-        checked = check_texts(texts, blank=True)
-        tower = self._tower
-        truncate_check(tower.tokenizer, checked, tower.context_length)
-        return np.stack([tower(text) for text in checked])
+        return np.stack([self._tower(text) for text in self.checked(texts)])
+
+    def words(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each text its vector (D,) and its words' tokens (T, W), within 1e-5 of the model's."""
+        return [self._tower.words(text) for text in texts]
+
+    def checked(
+        self, texts: str | Sequence[str], truncate: str = "warn", *, blank: bool = True
+    ) -> list[str]:
+        """The texts, if they are some; warns of what will be cut. blank: empty ones may be."""
+        checked = check_texts(texts, blank=blank)
+        truncate_check(self._tower.tokenizer, checked, self._tower.context_length, truncate)
+        return checked
 
     def embed_images(self, images: list[Any]) -> np.ndarray:
         """By the real model, which is loaded now. Raises ModelError when there is none."""

@@ -44,6 +44,15 @@ class TextTower:
 
     def __call__(self, text: str) -> np.ndarray:
         """(D,) float32."""
+        return self._pooled(self._read(text, all_words=False)[0])
+
+    def words(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """(D,) and the words' tokens (T, W), from the start to the end of the text, float32."""
+        tokens = self._read(text, all_words=True)
+        return self._pooled(tokens[-1]), tokens
+
+    def _read(self, text: str, all_words: bool) -> np.ndarray:
+        """(T, W) of all words up to the end, or (1, W) of the end alone."""
         ids = self._ids(text)
         end = int(np.argmax(ids))  # the end-of-text id is the largest
         if self._is_causal:  # nothing after the end is seen by it
@@ -52,8 +61,11 @@ class TextTower:
         x = x + self._array("positional_embedding")[: len(ids)]
         for number in range(self._layers - 1):
             x = self._block(number, x, slice(None))
-        x = self._block(self._layers - 1, x, slice(end, end + 1))[0]
-        pooled = self._norm("ln_final", x) @ self._array("text_projection")
+        asked = slice(0 if all_words else end, end + 1)
+        return self._norm("ln_final", self._block(self._layers - 1, x, asked))
+
+    def _pooled(self, token: np.ndarray) -> np.ndarray:
+        pooled = token @ self._array("text_projection")
         return pooled / max(float(np.linalg.norm(pooled)), 1e-12)
 
     def _ids(self, text: str) -> list[int]:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmfm.encoders import int8, lean, trials
+from mmfm.encoders import bf16, int8, lean, trials
 from mmfm.encoders.cache_folder import cache_folder
 from mmfm.encoders.copies import tower_tensors, with_tower
 from mmfm.encoders.samples import enough
@@ -147,7 +147,7 @@ class _Tower:
         if name == "onnx":  # exporting takes half a minute: for those who ask, and then for all
             folder = cache_folder("onnx")
             return folder.is_dir() and (folder / self.backbone.hash()).is_dir()
-        return _is_worth_a_trial(name, _device(self.backbone))
+        return is_worth_a_trial(name, _device(self.backbone))
 
     def check(self, name: str, samples: Tensor | None) -> None:
         """Warn, once, when a precision that was asked for by name misses its gate."""
@@ -236,9 +236,9 @@ def _bf16(backbone: Any, tower: str) -> lean.Map:
     # why cast once: autocast casts the weights anew at every call, at half the speed of float32
     towers = with_tower(backbone.towers, tower, _to_bf16, lambda module: None)
     if tower == "image":
-        encode = lean.image_tower(towers) or towers.encode_image
+        encode = lean.image_tower(towers, bf16.linear) or towers.encode_image
         return lambda images: encode(images.bfloat16())
-    return lean.text_tower(towers) or _text_features(towers)
+    return lean.text_tower(towers, bf16.linear) or _text_features(towers)
 
 
 def _text_features(towers: nn.Module) -> lean.Map:
@@ -269,7 +269,7 @@ def _why_not_onnx(device: torch.device) -> str | None:
     return f"it needs {missing[0]} (pip install 'mmfm[onnx]')" if missing else None
 
 
-def _is_worth_a_trial(name: str, device: torch.device) -> bool:
+def is_worth_a_trial(name: str, device: torch.device) -> bool:
     """Where float32 is emulated in pieces of bfloat16 one pass of a tower takes minutes; a product
     of two small matrices says so at once.
     """

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,19 +69,19 @@ def processor(device: torch.device) -> str:
     return f"{device.type} {name.strip()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def recall(key: str) -> Trials:
-    """What `remember` kept, or nothing."""
+def recall(key: str, kind: Callable[..., Any] = Trial) -> dict[str, Any]:
+    """What `remember` kept, by name, or nothing. kind: the dataclass of one trial."""
     try:
         told = json.loads(_place(key).read_text(encoding="utf-8"))
         if told["key"] != key:
             return {}
-        return {name: Trial(**values) for name, values in told["trials"].items()}
+        return {name: kind(**values) for name, values in told["trials"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
-def remember(key: str, trials: Trials) -> None:
-    """Keep trials for `recall`, in this run and in later ones."""
+def remember(key: str, trials: Mapping[str, Any]) -> None:
+    """Keep trials, dataclasses of numbers, for `recall`, in this run and in later ones."""
     told = {"key": key, "trials": {name: asdict(trial) for name, trial in trials.items()}}
     place = _place(key)
     with suppress(OSError):

@@ -20,7 +20,11 @@ from mmfm.data.sample import Sample
 from mmfm.data.store import EmbeddingStore
 from mmfm.errors import DataError, InputError
 from mmfm.evaluation.captioning import Captioning
+from mmfm.evaluation.cycle import Cycle
 from mmfm.evaluation.gathered import Gathered, gather, label_of
+from mmfm.evaluation.generation import Asking, Generation, drawn_by, judge_generator
+from mmfm.evaluation.judge import Judge
+from mmfm.evaluation.prompts import Prompts
 from mmfm.evaluation.reconstruction import Reconstruction
 from mmfm.evaluation.retrieval import recall_at_k, retrieval
 from mmfm.evaluation.samples import Chosen, Samples, as_samples, open_samples
@@ -28,12 +32,16 @@ from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
+ASKED = ("prompts",)  # these take longer: every kind of question about every sample
+DRAWN = ("generation", "cycle")  # these draw a picture for each drawing that the judge knows
+_EVERY = (*PARTS, *ASKED, *DRAWN, *LEARNED)
 _HELD_OUT = 20  # one sample in so many is for tests
 _PROBE_FOLDS = 3
 
 __all__ = [
-    "LEARNED", "PARTS", "Chosen", "Samples", "evaluate", "is_held_out", "label_of",
-    "naming_figures", "open_samples", "recall_at_k", "retrieval", "zero_shot",
+    "ASKED", "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples", "evaluate",
+    "is_held_out", "judge_generator", "label_of", "naming_figures", "open_samples", "recall_at_k",
+    "retrieval", "zero_shot",
 ]  # fmt: skip
 
 
@@ -49,6 +57,8 @@ def evaluate(
     templates: Any = None,
     train: Samples | Sequence[Sample] | None = None,
     store: EmbeddingStore | None = None,
+    asking: Asking | None = None,
+    judge: Judge | None = None,
     seed: int = 0,
     limit: int | None = None,
     on_bad: BadSamples | None = None,
@@ -60,8 +70,11 @@ def evaluate(
     retrieval: `gallery` images are searched by their captions ("first" of each, or "all").
     zero_shot: `label` is the field of meta that names the class, or "caption"; `names` are those of
     the classes where the field is their number, as `.cls` is; `templates` as in `MMFM.classify`.
+    captioning: by both ports and by each alone. prompts: every kind of `mmfm.data.questions`.
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
+    generation, cycle: pictures for the names of drawings that `judge` knows (default: the one that
+    ships), asked for as `asking` says.
     store: vectors of this model that are there already. on_bad: what becomes of samples that cannot
     be used; default: the first raises. data.sha256: of the sorted sample keys, so that two figures
     can be seen to share their data.
@@ -69,17 +82,10 @@ def evaluate(
     Raises InputError on an unknown part, DataError when there are no samples or none that a part
     can use, and what the model raises when it lacks the head that a part needs.
     """
-    unknown = [part for part in parts if part not in (*PARTS, *LEARNED)]
-    if unknown:
-        known = ", ".join((*PARTS, *LEARNED))
-        raise InputError(f"there is no part {unknown[0]!r}; the parts are {known}")
+    _known(parts)
     source, on_bad = as_samples(samples), on_bad or BadSamples()
     places = _draw(len(source), limit, seed)
-    watch = {
-        name: make(model)
-        for name, make in (("captioning", Captioning), ("reconstruction", Reconstruction))
-        if name in parts
-    }
+    watch = _watchers(model, parts, asking or Asking(), judge, seed, progress)
     read = _shown(source.read(places, on_bad), len(places or source), progress)
     how: dict[str, Any] = {"label": label, "names": names, "store": store, "on_bad": on_bad}
     found = gather(model, read, watch=list(watch.values()), **how)
@@ -98,7 +104,7 @@ def evaluate(
     makers: dict[str, Callable[[], dict]] = {
         "retrieval": lambda: retrieval(model, found, gallery=gallery, seed=seed, captions=captions),
         "zero_shot": lambda: zero_shot(model, found, templates),
-        **{name: part.figures for name, part in watch.items()},
+        **{name: part.figures for name, part in watch.items() if name in parts},
     }
     if set(parts) & set(LEARNED):
         fit, test = _split(model, found, train, how, progress)
@@ -107,12 +113,35 @@ def evaluate(
             probe=lambda: learned(_probe, fit, test),
             knn=lambda: learned(KNN, fit, test),
         )
-    return {**figures, **{name: makers[name]() for name in (*PARTS, *LEARNED) if name in parts}}
+    return {**figures, **{name: makers[name]() for name in _EVERY if name in parts}}
 
 
 def is_held_out(key: str) -> bool:
     """Whether a sample of this key is for tests: one in twenty, by the SHA-256 of its key."""
     return int(hashlib.sha256(key.encode()).hexdigest(), 16) % _HELD_OUT == 0
+
+
+def _known(parts: Sequence[str]) -> None:
+    unknown = [part for part in parts if part not in _EVERY]
+    if unknown:
+        raise InputError(f"there is no part {unknown[0]!r}; the parts are {', '.join(_EVERY)}")
+
+
+def _watchers(
+    model: Any, parts: Sequence[str], asking: Asking, judge: Judge | None, seed: int, progress: bool
+) -> dict[str, Any]:
+    """What looks at the pictures as they are read, by part; a cycle needs its generation."""
+    makers = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
+    watch: dict[str, Any] = {name: make(model) for name, make in makers.items() if name in parts}
+    if set(parts) & set(DRAWN):
+        draw = drawn_by(model, asking, progress)
+        told = asking.told(model)
+        watch["generation"] = Generation(
+            draw, judge, num_prompts=asking.num_prompts, seed=seed, settings=told
+        )
+    if "cycle" in parts:
+        watch["cycle"] = Cycle(model, watch["generation"])
+    return watch
 
 
 def _split(model: Any, found: Gathered, train: Any, how: dict[str, Any], progress: bool) -> tuple:

@@ -47,6 +47,11 @@ class Blobs(Sequence[bytes]):
         start, end = self._starts[place : place + 2].tolist()
         return self.block[self._origin + start : self._origin + end]
 
+    def some(self, places: np.ndarray) -> list[bytes]:
+        starts, origin = self._starts, self._origin
+        ends = zip(starts.take(places).tolist(), starts[1:].take(places).tolist())
+        return [bytes(self.block[origin + start : origin + end]) for start, end in ends]
+
     def tolist(self) -> list[bytes]:
         whole, starts = bytes(self.block[self._origin :]), self._starts.tolist()
         return [whole[start:end] for start, end in pairwise(starts)]

@@ -1,191 +1,225 @@
-"""Search in two passes: short codes of all rows name candidates, exact products order them.
+"""Search in two passes: 4-bit codes of all rows name candidates, exact products order them.
 
-What is promised: scores are those of `exact_top` to the bit, and so is the order of what is found.
-How many candidates that takes is measured when the codes are made, on rows held out, on mixtures of
-rows and on queries that lie elsewhere, as texts do in an index of pictures: so many that of the 10
-best rows at most about 1 in 100 is missed for a query asked alone, 1 in 1000 for one of a batch,
-where candidates cost less. A query less like the rows gets more of them, at last all rows.
+The codes are those of faiss's product quantiser, compared in registers (Andre et al., "Quicker
+ADC", 2019), of rows turned so that every part of a code tells about as much. What is promised:
+scores are those of `exact_top` to the bit, and so is the order of what is found. How many
+candidates that takes is measured when the codes are made, so that of the 10 best rows about 1 in
+1000 is missed; a query that the codes do not fit is compared with all rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
-from mmfm.index.calibration import Calibration, K, calibrate, exact_cost
-from mmfm.index.coder import Asked, Coder, Learned
+from mmfm.errors import DataError
+from mmfm.index.rows import library
 from mmfm.index.scan import best_of_one, exact_top, row_scores
 
 MIN_ROWS = 20_000  # of 512 numbers, which all together are compared in 3 ms
-_SAMPLE = 1 << 14
-_QUERIES = 256  # at a time
-_SCORES = 1 << 20  # of a block, all queries together
-_TIE = np.float32(1e-5)  # equal vectors have scores that differ by rounding
-_STRIDE = 16  # every so many rows tell what a candidate must have
-_SPARE = 1.25  # and more are taken, because these are a sample
+_PART = 4  # numbers of a vector to a part of its code, which has 4 bits
+_K = 10  # of a search that is tried
+_RECALL = 0.9985
+_LEARNED = 1 << 14  # rows that codes are learned from
+_TRIED = 1 << 18  # rows that are searched in to measure
+_QUERIES = 256  # of each kind that is tried
+_SPARE = 1.25  # as many candidates, and as doubtful queries, as were met when tried
+_LEAST = 20  # candidates to each row asked for: of few rows, more cost next to nothing
+_BINS = 4  # of queries tried, by doubt
+_WORTH, _WORTH_OF_MANY = 0.05, 0.01  # of all rows as candidates are faster to compare than all
+_BLOCK = 1 << 14
+_AT_ONCE = 0x22  # queries of a batch two by two, as fit into the registers of AVX2: 1.2x faster
+
+
+class Learned(NamedTuple):
+    """What rows teach. turn (C, D): onto the axes of the codes; spread, noise (C,): the variance of
+    rows along these, and of what the codes lose; limits (B,): of `_doubt`, ascending; shares (B,):
+    of all rows, that become candidates up to a limit; beyond the last a query is compared with all.
+    """
+
+    turn: np.ndarray
+    spread: np.ndarray
+    noise: np.ndarray
+    limits: np.ndarray
+    shares: np.ndarray
 
 
 class FirstPass:
-    """Made by `fit`. coder: makes codes; calibration: how many candidates a query needs."""
+    """Codes of rows, made by `fit` or `of`; `write` keeps them, and `FirstPass(path)` reads them
+    when they are first used.
+    """
 
-    def __init__(self, coder: Coder, calibration: Calibration) -> None:
-        self.coder = coder
-        self.calibration = calibration
+    def __init__(self, source: tuple[Learned, Any] | Path) -> None:
+        self._source = source
 
     @classmethod
     def fit(cls, vectors: np.ndarray, *, seed: int = 0) -> FirstPass | None:
-        """Learn from rows (N, D) float32, unit length, what their codes shall be.
+        """Learn from rows (N, D) float32, unit length, and code them all.
 
-        None for few rows, and where so many candidates would be needed that `exact_top` is about
-        as fast, as for vectors without any structure.
+        None for few or short rows, without faiss, and where so many candidates would be needed that
+        `exact_top` is about as fast, as for vectors without any structure.
         """
-        if len(vectors) < MIN_ROWS:
+        if len(vectors) < MIN_ROWS or vectors.shape[1] < 4 * _PART or not available():
             return None
         rng = np.random.default_rng(seed)
-        sample = np.sort(rng.choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False))
-        rows = vectors[sample]
-        coder = Coder.fit(rows, rng)
-        calibration = calibrate(vectors, coder, rng)
-        coder = Coder(coder.learned, int(calibration.depths[-1]))
-        rests = coder.rests(coder.turn(rows[:: len(rows) // 256][:256]))
-        single = [calibration.plan(rest[None], vectors.shape, K) for rest in rests]
-        if np.mean([plan.cost for plan in single]) > exact_cost(1, vectors.shape) / 2:
-            return None
-        return cls(coder, calibration)
+        order = rng.permutation(len(vectors))
+        sample = vectors[np.sort(order[:_LEARNED])]
+        turn = _balanced(sample, rng)
+        turned, faiss = sample @ turn.T, library("faiss", "faiss")
+        codes = faiss.IndexPQFastScan(len(turn), len(turn) // _PART, 4, faiss.METRIC_INNER_PRODUCT)
+        codes.qbs = _AT_ONCE
+        codes.train(turned)
+        lost = turned - codes.pq.decode(codes.pq.compute_codes(turned))
+        nothing = np.empty(0, np.float32)
+        learned = Learned(turn, turned.var(0), (lost * lost).mean(0), nothing, nothing)
+        first = cls((learned, codes)).of(vectors)
+        tried = vectors if len(vectors) <= _TRIED else vectors[np.sort(order[:_TRIED])]
+        measured = (first if tried is vectors else first.of(tried))._measured(tried, rng)
+        return cls((measured, first._codes)) if measured.shares[0] <= _WORTH else None
 
-    def encode(self, vectors: np.ndarray) -> np.ndarray:
-        """(N, D) -> codes (N, C) of 32 bits in Fortran order, so that a part of all rows lies
-        together; `np.save` and `np.load` keep that. Codes of parts cannot be joined.
-        """
-        return self.coder.encode(vectors)
+    def of(self, vectors: np.ndarray) -> FirstPass:
+        """The same for other rows (N, D), like those that it was made for."""
+        codes = library("faiss", "faiss").clone_index(self._codes)
+        codes.reset()
+        for start in range(0, len(vectors), _BLOCK):
+            codes.add(vectors[start : start + _BLOCK] @ self.learned.turn.T)
+        return FirstPass((self.learned, codes))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What `from_arrays` needs to make this again."""
-        calibration = self.calibration
-        return {
-            **self.coder.learned._asdict(),
-            "depths": calibration.depths,
-            "limits": calibration.limits,
-            "shares": calibration.shares,
-        }
+    @property
+    def learned(self) -> Learned:
+        return self._parts[0]
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> FirstPass:
-        """Raises KeyError when one is missing."""
-        learned = Learned(*(arrays[name] for name in Learned._fields))
-        calibration = Calibration(*(arrays[name] for name in ("depths", "limits", "shares")))
-        return cls(Coder(learned, int(calibration.depths[-1])), calibration)
+    @property
+    def _codes(self) -> Any:
+        return self._parts[1]
+
+    @cached_property
+    def _parts(self) -> tuple[Learned, Any]:
+        if not isinstance(self._source, Path):
+            return self._source
+        faiss = library("faiss", "faiss")
+        try:
+            with np.load(self._source, allow_pickle=False) as arrays:
+                codes = faiss.deserialize_index(arrays["codes"])
+                return Learned(*(arrays[name] for name in Learned._fields)), codes
+        except (OSError, ValueError, KeyError, RuntimeError, BadZipFile) as error:
+            raise DataError(
+                f"{self._source} is damaged ({error}); build the index again."
+            ) from error
+
+    def write(self, file: BinaryIO) -> None:
+        codes = library("faiss", "faiss").serialize_index(self._codes)
+        np.savez(file, codes=codes, **self.learned._asdict())
 
     def top(
-        self,
-        vectors: np.ndarray,
-        codes: np.ndarray,
-        queries: np.ndarray,
-        k: int,
-        allowed: np.ndarray | None = None,
+        self, vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `exact_top`, of which nearly all rows are found. codes: `encode(vectors)`."""
-        vectors, codes = np.asarray(vectors), np.asarray(codes)  # a memory map is slow to slice
+        """As `exact_top`, of which nearly all rows are found. vectors: those that are coded.
+
+        Of rows with equal scores any may be found.
+        """
+        vectors = np.asarray(vectors)  # a memory map is slow to slice
+        count = len(vectors) if allowed is None else int(np.count_nonzero(allowed))
         k = min(k, len(vectors))
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
-        for start in range(0, len(queries), _QUERIES):
-            part = slice(start, start + _QUERIES)
-            self._top_of_some(vectors, codes, queries[part], allowed, rows[part], scores[part])
+        turned = queries @ self.learned.turn.T
+        needed = self._needed(turned, count, k)
+        asked = needed * (len(vectors) / max(1, count))
+        rough = asked <= len(vectors) * (_WORTH if len(queries) == 1 else _WORTH_OF_MANY)
+        if rough.any():
+            most = int(np.ceil(asked[rough].max()))
+            _, named = self._codes.search(turned[rough], most)
+            for query, candidates in zip(np.flatnonzero(rough), named):
+                if allowed is not None:
+                    candidates = candidates[allowed[candidates]]
+                candidates = candidates[: int(needed[query])]
+                if len(candidates) < needed[query]:  # few of those near the query are allowed
+                    rough[query] = False
+                    continue
+                score = row_scores(vectors, queries[query], candidates)
+                rows[query], scores[query] = best_of_one(candidates, score, k)
+        if not rough.all():
+            rows[~rough], scores[~rough] = exact_top(vectors, queries[~rough], k, allowed)
         return rows, scores
 
-    def _top_of_some(
-        self, vectors: np.ndarray, codes: np.ndarray, queries: np.ndarray,
-        allowed: np.ndarray | None, rows: np.ndarray, scores: np.ndarray,
-    ) -> None:  # fmt: skip
-        k = rows.shape[1]
-        turned = self.coder.turn(queries)
-        plan = self.calibration.plan(self.coder.rests(turned), vectors.shape, k)
-        wanted = plan.second if plan.signs_of_all else plan.first
-        if allowed is not None and 2 * wanted.max() > (count := np.count_nonzero(allowed)):
-            wanted = np.where(2 * wanted > count, 0, wanted)
-        exact, rough = np.flatnonzero(wanted == 0), np.flatnonzero(wanted)
-        if len(exact):
-            rows[exact], scores[exact] = exact_top(vectors, queries[exact], k, allowed)
-        if not len(rough):
-            return
-        asked = self.coder.ask(turned[rough], plan.depth)
-        found = self._candidates(codes, asked, wanted[rough], plan.signs_of_all, allowed)
-        for number, (query, (candidates, guess)) in enumerate(zip(rough.tolist(), found)):
-            if not plan.signs_of_all and plan.second[query] < len(candidates):
-                guess = self._better(codes, candidates, guess, asked, number)
-                candidates = candidates[_largest(guess, plan.second[query])]
-            if len(candidates) < k:
-                rows[[query]], scores[[query]] = exact_top(vectors, queries[[query]], k, allowed)
-                continue
-            score = row_scores(vectors, queries[query], candidates)
-            rows[query], scores[query] = best_of_one(candidates, score, k)
+    def _needed(self, turned: np.ndarray, count: int, k: int) -> np.ndarray:
+        """(Q,) candidates for the k best of so many rows; infinite for queries that do not fit."""
+        share = self._shares[self.learned.limits.searchsorted(self._doubt(turned))]
+        return np.maximum(_LEAST * k, np.ceil(share * count * max(1.0, k / _K)))
 
-    def _better(
-        self, codes: np.ndarray, rows: np.ndarray | slice, rough: np.ndarray, asked: Asked,
-        query: int,
-    ) -> np.ndarray:  # fmt: skip
-        agreement = self.coder.agreement(codes, rows, asked, query)
-        return self.coder.better(codes, rows, rough, agreement, asked, query)
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        return np.append(self.learned.shares, np.inf)
 
-    def _candidates(
-        self, codes: np.ndarray, asked: Asked, wanted: np.ndarray, signs: bool,
-        allowed: np.ndarray | None,
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:  # fmt: skip
-        """Of every query its about `wanted` (Q,) rows with the largest scores, and these."""
+    def _doubt(self, turned: np.ndarray) -> np.ndarray:
+        """(Q,): by how much codes blur the products of queries, to how much these differ."""
+        squares = turned * turned
+        return np.sqrt(squares @ self.learned.noise / (squares @ self.learned.spread + 1e-30))
 
-        def scores(part: slice) -> np.ndarray:
-            rough = self.coder.rough(codes[part], asked)
-            for query, guess in enumerate(rough if signs else ()):
-                rough[query] = self._better(codes, part, guess, asked, query)
-            if allowed is not None:
-                rough[:, ~allowed[part]] = -np.inf
-            return rough
-
-        size = _SCORES // len(wanted)
-        blocks: Iterable[tuple[int, np.ndarray]]
-        if len(codes) <= size:
-            blocks = [(0, scores(slice(None)))]
-            floor = _floor(_maxima(blocks[0][1], 4 * int(wanted.max())), wanted)
-        else:
-            floor = _floor(
-                scores(slice(None, None, _STRIDE)), (_SPARE * wanted / _STRIDE).astype(np.int64) + 4
-            )
-            blocks = ((at, scores(slice(at, at + size))) for at in range(0, len(codes), size))
-        hits = []
-        for start, rough in blocks:
-            flat = np.flatnonzero(rough >= floor)
-            if len(wanted) == len(codes) // rough.shape[1] == 1:
-                yield flat, rough[0][flat]
-                return
-            query, place = np.divmod(flat, rough.shape[1])
-            hits.append((query.astype(np.uint16), place + start, rough.ravel()[flat]))
-        query, row, score = (np.concatenate(column) for column in zip(*hits))
-        order = np.argsort(query, kind="stable")
-        ends = np.cumsum(np.bincount(query, minlength=len(wanted)))
-        for members, count in zip(np.split(order, ends[:-1]), wanted):
-            members = members[_largest(score[members], count)]
-            yield row[members], score[members]
+    def _measured(self, vectors: np.ndarray, rng: np.random.Generator) -> Learned:
+        """What these rows, which are coded, teach of how many candidates queries need."""
+        some = vectors[np.sort(rng.permutation(len(vectors))[:_QUERIES])]
+        most = int(np.ceil(_WORTH * len(vectors)))
+        doubts, ranks = [], []
+        for queries in _kinds(some, rng):
+            # why one more: the best is often the row itself, which is always found
+            rows = exact_top(vectors, queries, _K + 1)[0][:, 1:]
+            turned = queries @ self.learned.turn.T
+            named = self._codes.search(turned, most)[1]
+            for candidates, best in zip(named, rows):
+                found = 1.0 + np.flatnonzero(np.isin(candidates, best))
+                ranks.append(np.pad(found, (0, _K - len(found)), constant_values=np.inf))
+            doubts.append(self._doubt(turned))
+        doubt, rank = np.concatenate(doubts), np.stack(ranks)
+        bins = np.array_split(np.argsort(doubt), _BINS)
+        limits = np.array([doubt[members].max() for members in bins])
+        limits[-1] *= _SPARE
+        worst = [np.quantile(rank[members], _RECALL, method="higher") for members in bins]
+        shares = np.maximum.accumulate(worst) * (_SPARE / len(vectors))
+        return self.learned._replace(limits=limits, shares=shares)
 
 
-def _largest(scores: np.ndarray, count: int) -> np.ndarray | slice:
-    """Where the `count` largest are, and those as large as the last."""
-    if len(scores) <= count:
-        return slice(None)
-    return scores >= np.partition(scores, -count)[-count] - _TIE
+@cache
+def available() -> bool:
+    """Whether faiss is installed; without it all rows are compared."""
+    return find_spec("faiss") is not None
 
 
-def _floor(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """(Q, N) and (Q,) -> (Q, 1): what the largest so many have, and no -inf."""
-    pairs = zip(scores, np.minimum(counts, scores.shape[1]))
-    found = np.array([np.partition(few, -count)[-count] for few, count in pairs], np.float32)
-    return np.maximum(found - _TIE, np.finfo(np.float32).min)[:, None]
+def _balanced(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(N, D) -> (C, D): the principal axes, dealt out so that all parts of a code tell as much.
+
+    As in eigenvalue allocation (Ge et al., "Optimized Product Quantization", 2013), each part gets
+    axes of about the same product of variances. The leading ones, one for each part, are mixed
+    first: faiss rounds the tables of all parts in steps of the widest. C: D, made up to a multiple
+    of `_PART` with axes that are 0.
+    """
+    dim = rows.shape[1]
+    parts = -(-dim // _PART)
+    variances, axes = np.linalg.eigh(np.cov(rows, rowvar=False, dtype=np.float64))
+    turn = np.zeros((parts * _PART, dim))
+    turn[:dim] = axes.T[::-1]
+    logs = np.full(len(turn), -np.inf)
+    logs[:dim] = np.log(np.maximum(variances[::-1], 1e-12))
+    turn[:parts] = np.linalg.qr(rng.standard_normal((parts, parts)))[0] @ turn[:parts]
+    logs = np.maximum(logs, np.log(1e-12)).reshape(_PART, parts)
+    dealt, told = np.empty((parts, _PART), np.int64), np.zeros(parts)
+    for place in range(_PART):
+        part = np.argsort(told, kind="stable")
+        dealt[part, place] = place * parts + np.arange(parts)
+        if place:
+            told[part] += logs[place]
+    return turn[dealt.ravel()].astype(np.float32)
 
 
-def _maxima(scores: np.ndarray, count: int) -> np.ndarray:
-    """(Q, N) -> (Q, count) maxima of groups that share no number; all numbers when N is small."""
-    size = scores.shape[1] // count
-    if size < 2:
-        return scores
-    return scores[:, : size * count].reshape(len(scores), size, count).max(1)
+def _kinds(rows: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Queries like the rows and less and less like them: texts are not where pictures are."""
+    chance = rng.standard_normal((len(rows) + 1, rows.shape[1]), dtype=np.float32)
+    chance /= np.linalg.norm(chance, axis=1, keepdims=True)
+    kinds = [rows, rows + 0.7 * chance[-1], rows + 0.5 * chance[:-1], rows - rows.mean(0)]
+    return [kind / np.linalg.norm(kind, axis=1, keepdims=True) for kind in kinds]

@@ -220,11 +220,9 @@ class FlatIndex:
         hits: list[list[tuple[str, float]]] = [[] for _ in units]
         for segment in self._segments:
             rows, scores = segment.top(units, k, conditions, exact)
-            for pairs, of_row, of_score in zip(hits, rows.tolist(), scores.tolist()):
-                pairs += [
-                    (as_name(segment.ids[row]), score)
-                    for row, score in zip(of_row, of_score) if row >= 0
-                ]  # fmt: skip
+            for pairs, of_row, of_score in zip(hits, rows, scores.tolist()):
+                names = segment.ids.some(of_row[of_row >= 0])
+                pairs += zip(map(as_name, names), of_score)
         return found(hits, min(k, len(self)))
 
     def _located(self, ids: Sequence[str]) -> Iterator[tuple[Segment, np.ndarray, np.ndarray]]:

@@ -6,13 +6,12 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
 from mmfm.index.blobs import Blobs
 from mmfm.index.columns import Columns
-from mmfm.index.first_pass import FirstPass
+from mmfm.index.first_pass import FirstPass, available
 from mmfm.index.rows import Rows
 from mmfm.index.scan import exact_top
 from mmfm.index.where import Condition
@@ -20,13 +19,6 @@ from mmfm.index.where import Condition
 _MASKS = 16  # filters remembered of a segment
 _SHARE = 4  # rows of an index for each that its first pass was made for
 _GATHERED = 1 << 14  # rows copied at a time
-
-
-class Coded(NamedTuple):
-    """A first pass and the codes that it made of every row."""
-
-    first: FirstPass
-    codes: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +31,7 @@ class Segment:
     ids: Blobs
     columns: Columns
     removed: np.ndarray | None = None
-    coded: Coded | None = None
+    first: FirstPass | None = None
     files: dict[str, int] = field(default_factory=dict)
     _masks: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -130,9 +122,9 @@ class Segment:
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `exact_top`, of living rows that fit."""
         allowed = self._allowed(conditions)
-        if self.coded is None or exact:
+        if self.first is None or exact or not available():
             return exact_top(self.vectors, queries, k, allowed)
-        return self.coded.first.top(self.vectors, self.coded.codes, queries, k, allowed)
+        return self.first.top(self.vectors, queries, k, allowed)
 
     def _allowed(self, conditions: Sequence[Condition]) -> np.ndarray | None:
         if not conditions:
@@ -155,17 +147,13 @@ class Segment:
         """The same with a first pass, where it pays; one of `parts`, which these rows come from, is
         taken over if it was made for a good share of them: making one takes long.
         """
-        if self.coded is not None:
+        if self.first is not None or not available():
             return self
-        made = [part for part in parts if part.coded and _SHARE * part.num_rows >= self.num_rows]
+        made = [part for part in parts if part.first and _SHARE * part.num_rows >= self.num_rows]
         largest = max(made, key=lambda part: part.num_rows, default=None)
-        if largest is not None and largest.coded is not None:
-            first: FirstPass | None = largest.coded.first
-        else:
-            first = FirstPass.fit(self.vectors)
-        return self if first is None else replace(
-            self, coded=Coded(first, first.encode(self.vectors))
-        )  # fmt: skip
+        if largest is not None and largest.first is not None:
+            return replace(self, first=largest.first.of(self.vectors))
+        return replace(self, first=FirstPass.fit(self.vectors))
 
 
 def as_key(name: str) -> bytes:

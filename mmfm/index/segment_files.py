@@ -4,8 +4,7 @@
     NAME.ids.bin           ids, sorted (blobs.py)
     NAME.columns.bin       metadata (columns.py)
     NAME-HEX.removed.npy   removed rows, packed bits
-    NAME.codes.npy         codes of the first pass (first_pass.py)
-    NAME.first.npz         how those were made
+    NAME.first.npz         short codes of all rows (first_pass.py)
 
 A name is used once, so a file is whole and final from the moment a manifest names it.
 """
@@ -18,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from uuid import uuid4
 
 import numpy as np
@@ -27,11 +26,10 @@ from mmfm.errors import DataError
 from mmfm.index.blobs import Blobs
 from mmfm.index.columns import Columns
 from mmfm.index.first_pass import FirstPass
-from mmfm.index.segment import Coded, Segment
+from mmfm.index.segment import Segment
 
 _OURS = re.compile(
-    r"[0-9a-f]{12}(-[0-9a-f]{8})?\.(vectors\.npy|ids\.bin|columns\.bin|removed\.npy|codes\.npy"
-    r"|first\.npz)"
+    r"[0-9a-f]{12}(-[0-9a-f]{8})?\.(vectors\.npy|ids\.bin|columns\.bin|removed\.npy|first\.npz)"
 )
 
 
@@ -49,10 +47,8 @@ def write(folder: Path, segment: Segment) -> Segment:
         f"{name}.ids.bin": lambda file: file.write(segment.ids.block),
         f"{name}.columns.bin": lambda file: file.write(segment.columns.block),
     }
-    if (coded := segment.coded) is not None:
-        arrays: Any = coded.first.arrays()
-        wanted[f"{name}.codes.npy"] = lambda file: np.save(file, coded.codes)
-        wanted[f"{name}.first.npz"] = lambda file: np.savez(file, **arrays)
+    if (first := segment.first) is not None:
+        wanted[f"{name}.first.npz"] = first.write
     if (removed := segment.removed) is not None and _file(files, ".removed.npy") is None:
         wanted[f"{name}-{uuid4().hex[:8]}.removed.npy"] = lambda file: np.save(
             file, np.packbits(removed)
@@ -63,7 +59,7 @@ def write(folder: Path, segment: Segment) -> Segment:
     if not missing or not segment.files:
         return read(folder, files) if missing else segment
     kept = replace(segment, files=files)
-    return read(folder, files) if coded is not None else kept
+    return read(folder, files) if first is not None else kept
 
 
 def merge(folder: Path, parts: Sequence[Segment]) -> Segment:
@@ -85,11 +81,10 @@ def read(folder: Path, files: Mapping[str, int]) -> Segment:
         there = (folder / name).stat().st_size
         if there != size:
             raise DataError(f"{folder / name} has {there} bytes instead of {size}; build it again.")
-    vectors, ids, columns, removed, codes, first = (
+    vectors, ids, columns, removed, first = (
         _file(files, suffix)
-        for suffix in (".vectors.npy", ".ids.bin", ".columns.bin", ".removed.npy", ".codes.npy",
-                       ".first.npz")
-    )  # fmt: skip
+        for suffix in (".vectors.npy", ".ids.bin", ".columns.bin", ".removed.npy", ".first.npz")
+    )
     if vectors is None or ids is None or columns is None:
         raise DataError(
             f"A segment of {folder} has only the files {sorted(files)}; build it again."
@@ -100,14 +95,9 @@ def read(folder: Path, files: Mapping[str, int]) -> Segment:
         if rows.ndim != 2 or rows.dtype != np.float32 or len(names) != len(rows):
             raise ValueError(f"{rows.dtype} vectors {rows.shape} and {len(names)} ids")
         gone = None if removed is None else _bits(folder / removed, len(rows))
-        coded = None
-        if codes is not None and first is not None:
-            with np.load(folder / first, allow_pickle=False) as arrays:
-                made = FirstPass.from_arrays({name: arrays[name] for name in arrays.files})
-            coded = Coded(made, np.load(folder / codes, mmap_mode="r", allow_pickle=False))
-        return Segment(
-            rows, names, Columns(len(rows), _mapped(folder / columns)), gone, coded, dict(files)
-        )
+        coded = None if first is None else FirstPass(folder / first)
+        told = Columns(len(rows), _mapped(folder / columns))
+        return Segment(rows, names, told, gone, coded, dict(files))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError) as error:

@@ -5,6 +5,7 @@ Axis suffixes: B batch, L query length, M memory length, A heads, K head width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,11 +21,14 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (_split(y, self.num_heads) for y in self.qkv(x).chunk(3, dim=-1))  # BALK
-        return self.out(_merge(F.scaled_dot_product_attention(q, k, v)))
+        return self.out(_merge(attend(q, k, v)))
 
 
 class CrossAttention(nn.Module):
-    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read."""
+    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read.
+
+    What is read many times is remembered once: `read(x, *remember(memory), mask)` is the same.
+    """
 
     def __init__(self, width: int, memory_width: int, num_heads: int) -> None:
         super().__init__()
@@ -34,10 +38,31 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
-        q = _split(self.q(x), self.num_heads)
+        return self.read(x, *self.remember(memory), mask)
+
+    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of the memory, (B, A, M, K) each."""
         k, v = (_split(y, self.num_heads) for y in self.kv(memory).chunk(2, dim=-1))
+        return k, v
+
+    def read(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        q = _split(self.q(x), self.num_heads)
         allowed = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, M)
-        return self.out(_merge(F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)))
+        return self.out(_merge(attend(q, k, v, allowed)))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Attention of q (B, A, L, K) to k, v (B, A, M, K); allowed: broadcast (B, A, L, M), bool.
+
+    why two ways: the gradient of torch's fused kernel takes half of a bf16 training step on short
+    sequences on a CPU, thirty times what the plain products take (docs/experiments.md).
+    """
+    if not (q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu"):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, float("-inf"))
+    return scores.softmax(dim=-1, dtype=torch.float32).to(v) @ v
 
 
 def _split(x: Tensor, num_heads: int) -> Tensor:

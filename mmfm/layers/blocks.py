@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mmfm.layers.attention import CrossAttention, SelfAttention
 from mmfm.layers.patches import map_to_tokens
+from mmfm.layers.winograd import Conv3x3
 
 
 class MLP(nn.Module):
@@ -47,10 +48,10 @@ class ConvBlock(nn.Module):
         super().__init__()
         groups = max(1, width // 16)
         self.norm1 = nn.GroupNorm(groups, width)
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Conv3x3(width, width)
         self.modulation = nn.Linear(condition_width, 2 * width)
         self.norm2 = nn.GroupNorm(groups, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = Conv3x3(width, width)
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
 
@@ -81,9 +82,14 @@ class MapAttention(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor, mask: Tensor,
+        memory: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """memory: `cross.remember(context)` where it is known already."""
         tokens = map_to_tokens(x)
         tokens = tokens + self.attention(self.norm1(tokens))
-        tokens = tokens + self.cross(self.norm2(tokens), context, mask)
+        k, v = self.cross.remember(context) if memory is None else memory
+        tokens = tokens + self.cross.read(self.norm2(tokens), k, v, mask)
         tokens = tokens + self.mlp(self.norm3(tokens))
         return tokens.transpose(1, 2).unflatten(2, x.shape[2:])

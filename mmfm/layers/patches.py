@@ -16,12 +16,14 @@ def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
     return F.pixel_shuffle(patches, patch_size)
 
 
-def tokens_to_map(tokens: Tensor) -> Tensor:
-    """(B, N, E) in row order, N a square -> (B, E, sqrt N, sqrt N)."""
+def tokens_to_map(tokens: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """(B, N, E) in row order -> (B, E, h, w); size: (h, w), None = N is a square."""
     side = round(tokens.shape[1] ** 0.5)
-    if side * side != tokens.shape[1]:
-        raise ValueError(f"{tokens.shape[1]} tokens are not a square grid")
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+    height, width = size or (side, side)
+    if height * width != tokens.shape[1]:
+        wanted = "a square grid" if size is None else f"a grid of {height} x {width}"
+        raise ValueError(f"{tokens.shape[1]} tokens are not {wanted}")
+    return tokens.transpose(1, 2).unflatten(2, (height, width))
 
 
 def map_to_tokens(x: Tensor) -> Tensor:

@@ -21,11 +21,15 @@ def sincos_1d(positions: Tensor, width: int, max_period: float = 10_000.0) -> Te
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def sincos_2d(grid_size: int, width: int) -> Tensor:
-    """(grid_size^2, width) for a square grid in row order; width a multiple of 4."""
-    axis = torch.arange(grid_size)
-    rows = sincos_1d(axis, width // 2)  # (g, width / 2)
-    return torch.cat([rows.repeat_interleave(grid_size, dim=0), rows.repeat(grid_size, 1)], dim=1)
+def sincos_2d(rows: int, width: int, columns: int | None = None) -> Tensor:
+    """(rows * columns, width) for a grid in row order, square unless columns are given.
+
+    width, of the embedding, is a multiple of 4: the row fills one half, the column the other.
+    """
+    columns = columns or rows
+    down = sincos_1d(torch.arange(rows), width // 2)
+    across = sincos_1d(torch.arange(columns), width // 2)
+    return torch.cat([down.repeat_interleave(columns, dim=0), across.repeat(rows, 1)], dim=1)
 
 
 def embed_time(t: Tensor, width: int) -> Tensor:

@@ -22,8 +22,9 @@ from torch.nn import functional as F
 
 from mmfm.config import ModelConfig, to_dict
 from mmfm.decoder.flow import velocity
+from mmfm.decoder.guidance import Part, guided
 from mmfm.decoder.network import Condition
-from mmfm.decoder.sampler import guided, picture_seed
+from mmfm.decoder.sampler import picture_seed
 from mmfm.decoder.vae import decode_latents
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError, TextError
@@ -177,14 +178,14 @@ class MMFMPipeline(DiffusionPipeline):
         named = inspect.signature(self.scheduler.step).parameters
         extra = {"generator": generator} if "generator" in named else {}
         scale = self._guidance_scale
-        predict = guided(self.unet, told, without, scale)
+        predict = self._guided(told, without)
         with self.progress_bar(total=len(timesteps)) as bar:
             for i, (timestep, sigma) in enumerate(zip(timesteps, sigmas)):
                 if self._interrupt:
                     break
                 if self._guidance_scale != scale:  # a callback may change it
                     scale = self._guidance_scale
-                    predict = guided(self.unet, told, without, scale)
+                    predict = self._guided(told, without)
                 t = torch.full((len(x),), 1.0 - float(sigma), device=x.device)
                 # diffusers counts from data to noise: its velocity is the negative of ours
                 step = -velocity(predict(x, t), x, t, min_sigma=0.0)
@@ -193,6 +194,10 @@ class MMFMPipeline(DiffusionPipeline):
                     x = (callback(self, i, timestep, {"latents": x}) or {}).pop("latents", x)
                 bar.update()
         return x
+
+    def _guided(self, told: Condition, without: Condition) -> Callable[[Tensor, Tensor], Tensor]:
+        scale = float(self._guidance_scale)
+        return guided(self.unet, [Part(told, scale, 1.0), Part(without, 1.0 - scale, 0.0)])
 
     def _times(self, num_steps: int) -> tuple[Tensor, Tensor]:
         """The scheduler's timesteps and the noise levels they stand for."""

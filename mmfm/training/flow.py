@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from mmfm.captioner.network import add_noise
 from mmfm.data.packed import PackedPictures
 from mmfm.decoder.decoder import ImageDecoder
-from mmfm.decoder.flow import flow_loss, interpolate
+from mmfm.decoder.flow import Times, flow_loss, interpolate
 from mmfm.decoder.vae import VaeSpace
 from mmfm.encoders.backbone import Backbone
-from mmfm.errors import ModelError
+from mmfm.errors import InputError, ModelError
 from mmfm.shapes import Embeddings
 from mmfm.training.seen import Seen, SeenInMemory, expect_as_many, tokens_of
 from mmfm.training.sheet import grid_sheet
@@ -38,6 +38,23 @@ class FlowShares:
     both: float = 0.1
     pooled: float = 0.15  # the rest is told nothing
     pooled_noise: float = 0.04
+    name: float = 0.5  # of a text: the name alone; else the name with its style
+
+    def __post_init__(self) -> None:
+        if min(self.text, self.both, self.pooled) < 0 or self.text + self.both + self.pooled > 1:
+            raise InputError(
+                f"the shares of text, both and pooled are {self.text}, {self.both} and "
+                f"{self.pooled}; wanted none below 0 and a sum of at most 1"
+            )
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the network is told about a batch: embeddings, and which ports are open, (B,) bool."""
+
+    embeddings: Embeddings
+    text_open: Tensor
+    pooled_open: Tensor
 
 
 class FlowData:
@@ -83,6 +100,21 @@ class FlowData:
         length = int(mask.sum(dim=1).max())
         return Embeddings(pooled, self.text_tokens[rows, :length].float(), mask[:, :length])
 
+    def draw(self, rows: np.ndarray, shares: FlowShares, generator: torch.Generator) -> Told:
+        """For each picture one of its captions and its vector, each port open by chance."""
+        draw = torch.rand(2, len(rows), generator=generator)
+        texts = []
+        for row, d in zip(rows, draw[0].tolist(), strict=True):
+            captions = self.pictures.captions[row]
+            # the name, or the name with its style; the tagged forms come second to these
+            texts.append(captions[0] if d < shares.name or len(captions) < 2 else captions[1])
+        pooled = add_noise(self.pooled(rows), shares.pooled_noise, generator)
+        text_open = draw[1] < shares.text + shares.both
+        pooled_open = (draw[1] >= shares.text) & (
+            draw[1] < shares.text + shares.both + shares.pooled
+        )
+        return Told(self.told(texts, pooled), text_open, pooled_open)
+
     def _raw(self, rows: np.ndarray) -> Tensor:
         if self.grid:
             return tokens_of(self.seen.take(rows))
@@ -124,30 +156,19 @@ class FlowTask:
 
     def __init__(
         self, decoder: ImageDecoder, train: FlowData, held_out: FlowData,
-        shares: FlowShares | None = None, name_share: float = 0.5,
+        shares: FlowShares | None = None, times: Times | None = None,
     ) -> None:  # fmt: skip
         self.module = decoder
         self.train = train
         self.held_out = held_out
         self.shares = shares or FlowShares()
-        self.name_share = name_share
+        self.times = times or Times()
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict]:
-        shares = self.shares
-        draw = torch.rand(2, len(rows), generator=generator)
-        texts = []
-        for row, d in zip(rows, draw[0].tolist(), strict=True):
-            captions = self.train.pictures.captions[row]
-            # the name, or the name with its style; the tagged forms come second to these
-            texts.append(captions[0] if d < self.name_share or len(captions) < 2 else captions[1])
-        pooled = add_noise(self.train.pooled(rows), shares.pooled_noise, generator)
-        text_open = draw[1] < shares.text + shares.both
-        pooled_open = (draw[1] >= shares.text) & (
-            draw[1] < shares.text + shares.both + shares.pooled
-        )
+        told = self.train.draw(rows, self.shares, generator)
         loss = self.module.loss(
-            self.train.maps(rows, generator), self.train.told(texts, pooled),
-            text_open, pooled_open, generator,
+            self.train.maps(rows, generator), told.embeddings, told.text_open, told.pooled_open,
+            generator, self.times,
         )  # fmt: skip
         return loss, {}
 

@@ -107,3 +107,26 @@ def expect_as_many(seen: Seen, count: int) -> None:
         raise DataError(
             f"got embeddings of {len(seen)} pictures for a data set of {count}; embed the same data"
         )
+
+
+@dataclass(frozen=True)
+class SeenViews:
+    """V views of each of N pictures, the first as it is: those of picture i are i, N + i, ..."""
+
+    views: Sequence[SeenInMemory]
+
+    def __len__(self) -> int:
+        return sum(len(view) for view in self.views)
+
+    def take(self, rows: np.ndarray, grids: bool = True) -> Embeddings:
+        numbers, places = np.divmod(np.asarray(rows), len(self.views[0]))
+        order = np.argsort(numbers, kind="stable")
+        parts = [
+            self.views[number].take(places[order[numbers[order] == number]], grids)
+            for number in np.unique(numbers)
+        ]
+        back = np.argsort(order, kind="stable")
+        pooled = torch.cat([part.pooled for part in parts])[back]
+        if parts[0].tokens is None:
+            return Embeddings(pooled)
+        return Embeddings(pooled, torch.cat([tokens_of(part) for part in parts])[back])

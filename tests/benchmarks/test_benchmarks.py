@@ -15,6 +15,7 @@ KEYS = {
     "spread",
 }  # fmt: skip
 QUICK = {
+    "caption": ["--architecture", "small"],
     "contrastive_loss": ["--batch", 300],
     "embed_images": ["--architecture", "small"],
     "embed_texts": ["--architecture", "small"],

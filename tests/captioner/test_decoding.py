@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from mmfm.captioner import decode, encode_batch, score
-from mmfm.captioner.decoding import Rules, _beams, _rows, draw
+from mmfm.captioner.decoding import score_texts
+from mmfm.captioner.search import Rules, beams, draw, rows
 from mmfm.errors import InputError, TextError
 from mmfm.shapes import Embeddings
 
@@ -23,6 +24,10 @@ def rules(**changes):
     return Rules(**(defaults | changes))
 
 
+def search(find, network, memory, vocabulary, head, how, max_tokens):
+    return find(network, *memory, vocabulary, [head] * len(memory[0]), how, max_tokens)
+
+
 @pytest.fixture
 def memory(network, embeddings):
     return network.memory(embeddings)
@@ -35,8 +40,8 @@ def test_one_beam_equals_greedy(network, memory, vocabulary, length_penalty):
         network.token_embedding.weight[vocabulary.end_id] *= 2.5
     head = [vocabulary.start_id, 7]
     same = rules(length_penalty=length_penalty)
-    greedy = _rows(network, *memory, vocabulary, head, same, 12)
-    assert _beams(network, *memory, vocabulary, head, same, 12) == greedy
+    greedy = search(rows, network, memory, vocabulary, head, same, 12)
+    assert search(beams, network, memory, vocabulary, head, same, 12) == greedy
     assert len({len(ids) for (ids,) in greedy}) > 1
 
 
@@ -57,9 +62,8 @@ def test_beams_find_the_best_of_all_short_texts(network, memory, vocabulary):
     memory, mask = memory[0][:1], memory[1][:1]
     width = len(vocabulary)
     head = [vocabulary.start_id]
-    found = _beams(
-        network, memory, mask, vocabulary, head, rules(num_beams=width, min_tokens=2), 2
-    )[0][0]
+    how = rules(num_beams=width, min_tokens=2)
+    found = search(beams, network, (memory, mask), vocabulary, head, how, 2)[0][0]
     first = network(torch.tensor([head]), memory, mask)[0, -1].float()
     first[[vocabulary.start_id, vocabulary.end_id]] = -torch.inf
     first = first.log_softmax(-1)
@@ -109,9 +113,10 @@ def test_lengths_are_held(network, memory, vocabulary):
     with torch.no_grad():
         network.token_embedding.weight[vocabulary.end_id] *= 5
     head = [vocabulary.start_id]
-    for search, beams in ((_rows, 1), (_beams, 3)):
-        short = search(network, *memory, vocabulary, head, rules(num_beams=beams), 9)
-        long = search(network, *memory, vocabulary, head, rules(num_beams=beams, min_tokens=5), 9)
+    for find, width in ((rows, 1), (beams, 3)):
+        how, longer = rules(num_beams=width), rules(num_beams=width, min_tokens=5)
+        short = search(find, network, memory, vocabulary, head, how, 9)
+        long = search(find, network, memory, vocabulary, head, longer, 9)
         assert min(len(ids) for (ids,) in short) < 5
         assert all(5 <= len(ids) <= 9 for (ids,) in long)
 
@@ -122,7 +127,8 @@ def test_a_strong_repetition_penalty_forbids_repeats(network, memory, vocabulary
     head = [vocabulary.start_id]
 
     def repeats(penalty):
-        found = _rows(network, *memory, vocabulary, head, rules(repetition_penalty=penalty), 12)
+        how = rules(repetition_penalty=penalty)
+        found = search(rows, network, memory, vocabulary, head, how, 12)
         return sum(len(ids) - len(set(ids)) for (ids,) in found)
 
     assert repeats(1.0) > 0
@@ -132,10 +138,10 @@ def test_a_strong_repetition_penalty_forbids_repeats(network, memory, vocabulary
 def test_draw_follows_the_chances_and_the_cuts():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()[[2, 0, 3, 1]]  # tokens 1 3 0 2 by rank
     uniforms = (torch.arange(1000) + 0.5) / 1000
-    rows = logits.expand(1000, -1)
+    many = logits.expand(1000, -1)
 
     def shares(**how):
-        return (draw(rows.clone(), uniforms, rules(**how)).bincount(minlength=4) / 1000).tolist()
+        return (draw(many.clone(), uniforms, rules(**how)).bincount(minlength=4) / 1000).tolist()
 
     assert shares(num_captions=2) == pytest.approx([0.15, 0.5, 0.05, 0.3], abs=0.002)
     assert shares(top_k=2) == pytest.approx([0, 0.625, 0, 0.375], abs=0.002)
@@ -172,6 +178,18 @@ def test_wrong_values_are_refused_in_one_sentence(network, memory, vocabulary, h
     assert "\n" not in str(caught.value)
 
 
+def test_each_image_can_have_its_own_prompt(network, memory, vocabulary):
+    """Prompts of different lengths, each decoded as if it were alone."""
+    prompts = ["", "red", "a b c", "red", "green apple", "", "12", "red"]
+    for how in ({}, {"num_beams": 3}, {"num_captions": 2, "seed": 4}):
+        together = decode(network, *memory, vocabulary, prompt=prompts, **how)
+        for i, prompt in enumerate(prompts):
+            one = (part[i : i + 1] for part in memory)
+            assert decode(network, *one, vocabulary, prompt=prompt, **how) == together[i : i + 1]
+    with pytest.raises(InputError, match="2 prompts for 8 images"):
+        decode(network, *memory, vocabulary, prompt=["a", "b"])
+
+
 def test_no_images_give_no_captions(network, memory, vocabulary):
     assert decode(network, memory[0][:0], memory[1][:0], vocabulary) == []
 
@@ -185,6 +203,13 @@ def test_score_is_the_mean_log_p_of_plain_forward(network, memory, vocabulary, t
         terms = [log_p[t, ids[0, t + 1]].item() for t in target_mask[0].nonzero()[:, 0].tolist()]
         assert scores[i].item() == pytest.approx(sum(terms) / len(terms), rel=1e-4)
         assert len(terms) == len(vocabulary.encode(text)) + 1
+
+
+def test_all_texts_of_one_image_are_scored_as_alone(network, memory, vocabulary, texts):
+    found = score_texts(network, memory[0][1], memory[1][1], vocabulary, texts, batch_size=3)
+    for text, one in zip(texts, found, strict=True):
+        alone = score(network, memory[0][1:2], memory[1][1:2], vocabulary, [text])
+        assert one.item() == pytest.approx(alone.item(), rel=1e-4)
 
 
 def test_score_refuses_what_it_cannot_read(network, memory, vocabulary):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mmfm
 from mmfm.cli import gallery, main
@@ -95,3 +96,24 @@ def test_a_cut_query_is_said(desk, tiny_bundle, capsys):
     words = "far too long " * 50
     assert main(["search", str(desk / "index"), words, "--model", str(tiny_bundle)]) == 0
     assert "cut off" in capsys.readouterr().err
+
+
+def test_a_picture_from_words_needs_neither_open_clip_nor_diffusers(tiny_bundle, tmp_path):
+    out = tmp_path / "out.png"
+    code = (
+        "import sys; from mmfm.cli import main; code = main(sys.argv[1:]);"
+        "print([m for m in ('open_clip', 'diffusers', 'torchvision', 'timm', 'scipy')"
+        " if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    call = ["generate", "a tree", "-o", str(out), "--steps", "2", "--seed", "1", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *call, "--model", str(tiny_bundle)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+    model = mmfm.load(tiny_bundle, device="cpu")
+    assert json.loads(done.stdout)["backbone"] == model.backbone_hash
+    [wanted] = model.generate("a tree", num_steps=2, seed=1)
+    with Image.open(out) as made:
+        assert np.abs(np.asarray(made).astype(int) - np.asarray(wanted)).max() <= 1

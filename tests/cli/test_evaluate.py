@@ -94,3 +94,26 @@ def test_classes_may_be_numbers_with_names_in_a_file(run, tiny_bundle, tmp_path)
     assert "wanted a number below" in run("evaluate", *options, "--parts", "zero_shot").refused()
     names.write_text("red\n\nred\n")
     assert "one name a line" in run("evaluate", *options, "--parts", "zero_shot").refused()
+
+
+def test_generated_pictures_are_judged(run, tiny_bundle, tmp_path):
+    samples = []
+    for i, name in enumerate(("red apple", "spider", "nothing that the judge knows")):
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), (90 * i, 20, 20)).save(buffer, "PNG")
+        meta = {"key": f"s:{name}", "name": name, "set": "made"}
+        samples.append(Sample(f"{i:09d}", buffer.getvalue(), (name,), meta))
+    write_shards(samples, tmp_path / "test")
+    options = ("--data", tmp_path / "test", "--model", tiny_bundle, "--parts", "generation,cycle")
+    told = ("--num-steps", "2", "--guidance", "1.5", "--seed", "4", "--json")
+    figures = run("evaluate", *options, *told).document
+    assert {"generation", "cycle"} < set(figures)
+    for part in ("generation", "cycle"):
+        assert figures[part]["num_pictures"] == 2
+        assert (figures[part]["num_steps"], figures[part]["guidance_scale"]) == (2, 1.5)
+        assert figures[part]["seed"] == 4
+    assert len(figures["generation"]["judge_hash"]) == 64
+    one = run("evaluate", *options, "--prompts", "1", *told).document
+    assert one["generation"]["num_pictures"] == 1
+    assert one["generation"]["fid"] is None  # of one picture
+    assert "cannot be read as a judge" in run("evaluate", *options, "--judge", tmp_path).refused()

@@ -69,26 +69,6 @@ def test_classify_gives_every_label_a_share(tiny, pictures):
         assert entry["scores"][entry["label"]] == max(entry["scores"].values())
 
 
-def test_caption_gives_as_many_as_asked(tiny, pictures):
-    found = tiny(
-        "caption", pictures, "--num-captions", 3, "--top-p", 0.9, "--temperature", 1.2,
-        "--max-tokens", 8, "--seed", 1, "--json",
-    ).document  # fmt: skip
-    assert [len(entry["captions"]) for entry in found] == [3, 3, 3]
-    assert {entry["path"] for entry in found} == {str(path) for path in pictures.iterdir()}
-
-
-def test_captions_go_beside_the_pictures_but_over_nothing(tiny, pictures):
-    mine = pictures / "red.txt"
-    mine.write_text("my own words\n")
-    assert "--overwrite" in tiny("caption", pictures, "--write-txt").refused()
-    assert [path.name for path in pictures.glob("*.txt")] == ["red.txt"]
-    [done] = tiny(
-        "caption", mine.with_suffix(".png"), "--write-txt", "--overwrite", "--json"
-    ).document
-    assert mine.read_text() == done["captions"][0] + "\n"
-
-
 def test_info_says_what_the_model_is(tiny):
     facts = tiny("info", "--json").document
     assert facts["image_size"] == 32

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmfm.decoder import sampler
+from mmfm.decoder.guidance import Part
 from mmfm.shapes import Embeddings
 
 
@@ -33,9 +33,7 @@ def test_it_learns_four_maps_and_draws_them(fresh, embeddings):
     decoder.eval()
     with torch.inference_mode():
         told = decoder.network.conditioner(embeddings, text_open, ~text_open)
-        noise = sampler.noise([0, 1, 2, 3], x_1.shape[1:])
-        predict = sampler.guided(decoder.network, told, told, 1.0)
-        made = sampler.sample(predict, noise, 10, decoder.config.shift)
+        made = decoder.draw([Part(told, 1.0, 1.0)], [0, 1, 2, 3], num_steps=10)
     distances = torch.cdist(made.flatten(1), x_1.flatten(1))
     assert distances.argmin(dim=1).tolist() == [0, 1, 2, 3]
 

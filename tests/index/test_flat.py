@@ -243,19 +243,18 @@ def clustered(count, dim=256, seed=0):
 def test_a_large_index_has_a_first_pass_that_finds_nearly_all_and_exact_finds_all(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mmfm.index.calibration._ROWS", 2048)  # or it takes half a minute
     vectors = clustered(MIN_ROWS + 500).astype(np.float32)
     ids = [f"{n:06}" for n in range(len(vectors))]
     kinds = [{"third": n % 3 == 0} for n in range(len(vectors))]
     index = FlatIndex.create(tmp_path / "index")
     index.add(ids, vectors, kinds)
     index = FlatIndex.open(tmp_path / "index")
-    assert index._segments[0].coded is not None
+    assert index._segments[0].first is not None
     index.remove(ids[:100])
     with monkeypatch.context() as patch:
         patch.setattr(FirstPass, "fit", lambda rows: pytest.fail("made again"))
         index.compact()
-    assert index._segments[0].coded is not None and len(index.matrix()) == MIN_ROWS + 400
+    assert index._segments[0].first is not None and len(index.matrix()) == MIN_ROWS + 400
     queries = vectors[rng_rows(len(vectors), 50)] + 0.2 * clustered(50, seed=1)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for where, allowed in ((None, slice(100, None)), ("third=true", slice(102, None, 3))):

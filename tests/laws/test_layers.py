@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 BASE = {"config", "shapes", "errors", "durable"}
 LOW = BASE | {"device", "presets", "layers", "preprocess"}
 MIDDLE = {"encoders", "captioner", "decoder", "index"}
-ABOVE = {"sentence", "classify"}  # parts of the public object
+ABOVE = {"sentence", "classify", "captions", "drawing"}  # parts of the public object
 TOP = LOW | MIDDLE | ABOVE | {"bundle", "model", "loading"}
 ALLOWED = {
     "errors": set(),
@@ -29,6 +29,8 @@ ALLOWED = {
     "heads": LOW | MIDDLE | {"bundle"},
     "sentence": LOW,
     "classify": LOW | {"index"},
+    "captions": LOW | {"captioner", "encoders"},  # where the two meet, as in model
+    "drawing": LOW | {"encoders", "decoder", "bundle"},  # a mixin: words and pictures to maps
     "pipeline": LOW | MIDDLE,  # what to_diffusers makes
     "exchange": LOW | MIDDLE | {"pipeline"},  # a part of the public object too
     "model": LOW | MIDDLE | ABOVE | {"bundle", "exchange", "heads"},

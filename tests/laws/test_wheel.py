@@ -70,7 +70,9 @@ def test_data_files_are_inside(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     ]
     assert {path.relative_to(ROOT).as_posix() for path in [*data, ROOT / "mmfm/py.typed"]} <= inside
-    for name in ("weights/mini/config.json", "gallery/captions.jsonl", "gallery/ATTRIBUTION.md"):
+    wanted = ("weights/mini/config.json", "gallery/captions.jsonl", "gallery/ATTRIBUTION.md",
+              "evaluation/judge.safetensors")  # fmt: skip
+    for name in wanted:
         assert f"mmfm/{name}" in inside
 
 

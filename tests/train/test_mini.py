@@ -27,7 +27,7 @@ def test_settings_reach_their_stage():
     [
         ("towers.num_step=7", "num_steps"),
         ("sed=3", "seed"),
-        ("captioner.num_steps=7", "towers or flow"),
+        ("captioner.num_steps=7", "towers or flow or refine"),
         ("towers.num_steps=many", "not int"),
         ("towers=7", "command line"),
         ("num_steps", "key=value"),
@@ -95,7 +95,8 @@ def shards(tmp_path_factory):
 def test_from_shards_to_bundle(shards, tmp_path, capsys):
     settings = [
         "space=grid", "batch_size=6", "flow_batch_size=4", "towers.num_steps=3",
-        "flow.num_steps=3", "towers.log_every=1", "flow.log_every=1",
+        "flow.num_steps=3", "towers.log_every=1", "flow.log_every=1", "refine.num_steps=1",
+        "refine_batch_size=4", "few_steps.num_steps=1", "few_steps_batch_size=2",
     ]  # fmt: skip
     arguments = ["--data", str(shards), "-o", str(tmp_path), *settings]
     try:
@@ -124,6 +125,12 @@ def test_from_shards_to_bundle(shards, tmp_path, capsys):
     assert len(model.caption(picture)) == 1
     [drawn] = model.generate("red circle", num_steps=2, seed=0)
     assert drawn.size == (64, 64)
+
+    # the few-step mode came with it, and beside it
+    assert model.config.decoder.few_steps == 4
+    said = model.backbone.encode_texts(model.backbone.tokenize(["red circle"]))
+    with torch.inference_mode():
+        assert model.decoder.sample_few(said, [0]).shape == (1, 3, 64, 64)
 
     # the flow was trained on the towers of stage one, which it left alone
     towers = mmfm.load(tmp_path / "towers" / "bundle", device="cpu")

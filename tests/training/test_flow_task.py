@@ -9,7 +9,7 @@ import torch
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
-from mmfm.errors import ModelError
+from mmfm.errors import InputError, ModelError
 from mmfm.presets import preset
 from mmfm.training.flow import FlowData, FlowShares, FlowTask
 from tests.decoder.tiny_autoencoders import build, model_config
@@ -179,3 +179,17 @@ def test_an_autoencoder_of_other_maps_is_refused(drawings):
     backbone = Backbone.from_config(preset("tiny").backbone).eval()
     with pytest.raises(ModelError, match=r"maps of \(4, 8, 8\)"):
         FlowData(backbone, ImageDecoder(config, autoencoder=autoencoder), drawings)
+
+
+def test_shares_above_one_are_refused():
+    with pytest.raises(InputError, match="sum of at most 1"):
+        FlowShares(text=0.8, both=0.2, pooled=0.1)
+
+
+def test_the_share_of_names_decides_the_texts(parts, drawings):
+    _, _, data = parts
+    rows, generator = np.arange(12), torch.Generator().manual_seed(0)
+    for share, which in ((1.0, 0), (0.0, 1)):
+        told = data.draw(rows, FlowShares(name=share, pooled_noise=0.0), generator).embeddings
+        wanted = data.told([drawings.captions[r][which] for r in rows], told.pooled)
+        assert torch.equal(told.tokens, wanted.tokens)
