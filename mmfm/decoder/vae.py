@@ -83,7 +83,6 @@ class VaeSpace(ChannelStatistics):
 
     def __deepcopy__(self, memo: dict) -> VaeSpace:
         # why: an average of the decoder's weights is a deep copy; the frozen autoencoder is shared
-        memo[id(self.autoencoder)] = self.autoencoder
         copy = self.__class__.__new__(self.__class__)
         memo[id(self)] = copy
         ChannelStatistics.__init__(copy, self.channels)

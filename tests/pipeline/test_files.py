@@ -83,6 +83,8 @@ def test_the_order_of_offloading_names_every_part(pipe):
     order = type(pipe).model_cpu_offload_seq.split("->")
     modules = [name for name, part in pipe.components.items() if is_module(part)]
     assert set(modules) <= set(order)
+    # accelerate looks for the device of a part in its first parameter
+    assert all(list(pipe.components[name].parameters()) for name in modules)
     assert "vae" in type(pipe)._optional_components
 
 
