@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mmfm.decoder.decoder import ImageDecoder, Start
+from mmfm.decoder.decoder import Start
 from mmfm.decoder.sampler import picture_seed
 from mmfm.drawing.asks import Ask
 from mmfm.drawing.precision import TRIED, network_in
-from mmfm.drawing.sampling import Progress, Sampling
+from mmfm.drawing.sampling import FEW, Progress, Sampling
 from mmfm.preprocess.images import to_pil
 
 BATCH_SIZE = 32  # pictures drawn at once: what they need stays in a processor's cache
@@ -34,7 +34,7 @@ class Scene:
         return len(self.told[0].embeddings)
 
 
-def draw(decoder: ImageDecoder, scene: Scene, sampling: Sampling) -> Tensor:
+def draw(decoder: Any, scene: Scene, sampling: Sampling) -> Tensor:
     """(K * num_images * rerank, 3, H, W) in [-1, 1], in the order of these three."""
     draws = [
         (row, picture_seed(sampling.seed, i, k))
@@ -47,8 +47,9 @@ def draw(decoder: ImageDecoder, scene: Scene, sampling: Sampling) -> Tensor:
               desc="drawing") as bar:  # fmt: skip
         painter = _Painter(decoder, scene, sampling, len(batches), bar)
         few = draws[:TRIED]
+        own = decoder.few_network() if sampling.sampler == FEW else decoder.network
         painter.network, _ = network_in(
-            sampling.precision, decoder, lambda network: painter.paint(few, network)
+            sampling.precision, own, lambda network: painter.paint(few, network)
         )
         for number, batch in enumerate(batches):
             made.append(painter.paint(batch, painter.network, number))
@@ -59,7 +60,7 @@ class _Painter:
     """Draws one batch after the other, and tells how far it is."""
 
     def __init__(
-        self, decoder: ImageDecoder, scene: Scene, sampling: Sampling, batches: int, bar: tqdm
+        self, decoder: Any, scene: Scene, sampling: Sampling, batches: int, bar: tqdm
     ) -> None:
         self.decoder, self.scene, self.sampling = decoder, scene, sampling
         self.batches, self.bar = batches, bar
@@ -81,7 +82,7 @@ class _Painter:
                 self._tell(number, done, evaluations, len(batch), clean)
 
         maps = self.decoder.draw(
-            parts, seeds, num_steps=sampling.num_steps, sampler=sampling.sampler,
+            parts, seeds, num_steps=sampling.num_steps, sampler=sampling.solver,
             interval=sampling.guidance_interval, size=scene.size, start=scene.start,
             network=network, progress=tell,
         )  # fmt: skip
