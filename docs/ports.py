@@ -44,17 +44,17 @@ def rows(model: Any) -> list[tuple[str, list[Image.Image], Callable[[int], list]
          lambda n: model.decode_embeddings(vector, num_images=n, **same)),
         ("image to image, strength 0.7: a green frog", [given[apple]],
          lambda n: model.generate("a green frog", image=apple, strength=0.7, num_images=n, **same)),
-        ("text-difference edit: a red apple → a green apple", [given[apple]],
+        ("text-difference edit: a red apple to a green apple", [given[apple]],
          lambda n: model.edit(apple, "a red apple", "a green apple", num_images=n, **same)),
         ("inpainting: a red apple", [given[frog], mask],
          lambda n: model.generate("a red apple", image=frog, mask=mask, num_images=n, **same)),
         ("outpainting: a green frog", [given[frog]],
          lambda n: model.outpaint(frog, "a green frog", num_images=n, **same)),
-        ("from a text to a text: a red apple → a green frog", [],
+        ("from a text to a text: a red apple to a green frog", [],
          lambda n: model.interpolate("a red apple", "a green frog", n, **same)),
         ("from a picture to a picture", [given[apple], given[frog]],
          lambda n: model.interpolate(apple, frog, n, **same)),
-        ("from a text to a picture: a red apple → the frog", [given[frog]],
+        ("from a text to a picture: a red apple to the frog", [given[frog]],
          lambda n: model.interpolate("a red apple", frog, n, **same)),
         ("reconstruction of the grid", [given[apple], given[frog]],
          lambda n: model.reconstruct([apple, frog])),
@@ -82,7 +82,8 @@ def main(name: str = "mini") -> None:
         labels += words
     facts = {"model": name, "backbone": model.backbone_hash, "seed": 0, **model.config.generation,
              "software": f"mmfm {mmfm.__version__}"}  # fmt: skip
-    save_generated(contact_sheet(pictures, labels, columns=COUNT, cell=96), TARGET, facts)
+    sheet = contact_sheet(pictures, labels, columns=COUNT, cell=96)
+    save_generated(sheet.quantize(256, dither=Image.Dither.NONE), TARGET, facts)
     print(TARGET)
 
 
