@@ -83,7 +83,7 @@ def main(name: str = "mini") -> None:
     facts = {"model": name, "backbone": model.backbone_hash, "seed": 0, **model.config.generation,
              "software": f"mmfm {mmfm.__version__}"}  # fmt: skip
     sheet = contact_sheet(pictures, labels, columns=COUNT, cell=96)
-    save_generated(sheet.quantize(256, dither=Image.Dither.NONE), TARGET, facts)
+    save_generated(sheet, TARGET, facts)
     print(TARGET)
 
 
