@@ -19,7 +19,7 @@ from mmfm.errors import ModelError
 if TYPE_CHECKING:
     from PIL import Image
 
-SAMPLERS = ("euler", "heun", "unipc")
+SAMPLERS = ("euler", "heun", "unipc", "few")
 FRAME = 160  # milliseconds of a frame of a strip
 BETWEEN = 0.5  # seconds, at least, from one preview to the next
 
@@ -67,7 +67,10 @@ class Request:
         seed = secrets.randbelow(2**31) if run.seed is None else run.seed
         asked = given(num_steps=self.steps, sampler=self.sampler, guidance_scale=self.guidance,
                       negative_prompt=self.negative, precision=self.precision, **more)  # fmt: skip
-        return {**model.config.generation, **asked, "seed": seed, "rerank": self.rerank}
+        usual = dict(model.config.generation)
+        if self.sampler == "few":  # it has its own
+            usual = {k: v for k, v in usual.items() if k not in ("num_steps", "guidance_scale")}
+        return {**usual, **asked, "seed": seed, "rerank": self.rerank}
 
     @property
     def target(self) -> Path:

@@ -98,7 +98,7 @@ class ImageDecoder(nn.Module):
         config, start = self.config, start or Start()
         network = network or self.network
         height, width = size or (config.map_size, config.map_size)
-        x_0 = noise(seeds, (config.channels, height, width)).to(self.space.mean.device)
+        x_0 = noise(seeds, (config.channels, height, width)).to(next(self.network.parameters()))
         sigmas = noise_levels(num_steps, config.shift, start.strength)
         predict, x = guided(network, parts, interval, network.remember), x_0
         if start.known is not None:

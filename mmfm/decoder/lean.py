@@ -35,16 +35,49 @@ def lean(network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
     return twin
 
 
+class Product(nn.Module):
+    """x (..., C) in `dtype` times a matrix (O, C), plus a bias: (..., O) in `dtype`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.weight = weight.detach().to(dtype).contiguous()
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self.packed = _packed(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        if self.packed is None:
+            return F.linear(x, self.weight, self.bias)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """A matrix in the layout that oneDNN multiplies with, None where there is no such thing.
+
+    why: F.linear makes that layout anew at every call, which takes longer than the product itself
+    for a single picture. The two operators are those that torch.compile uses.
+    """
+    usable = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    if not (usable and torch.backends.mkldnn.is_available()):
+        return None
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        torch.ops.mkldnn._linear_pointwise(weight[:1], packed, None, "none", [], "")
+    except (AttributeError, RuntimeError):  # another torch, or a processor without bfloat16
+        return None
+    return packed
+
+
 class LeanLinear(nn.Module):
     """nn.Linear in `dtype`, float32 in and out."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight = linear.weight.detach().to(dtype)
-        self.bias = None if linear.bias is None else linear.bias.detach().to(dtype)
+        self.product = Product(linear.weight, linear.bias, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).float()
+        return self.product(x).float()
 
 
 class LeanMLP(nn.Module):
@@ -52,11 +85,10 @@ class LeanMLP(nn.Module):
 
     def __init__(self, mlp: MLP, dtype: torch.dtype) -> None:
         super().__init__()
-        self.fc1, self.fc2 = LeanLinear(mlp.fc1, dtype), LeanLinear(mlp.fc2, dtype)
+        self.fc1, self.fc2 = (Product(fc.weight, fc.bias, dtype) for fc in (mlp.fc1, mlp.fc2))
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.linear(x.to(self.fc1.weight.dtype), self.fc1.weight, self.fc1.bias)
-        return self.fc2(F.gelu(inner))
+        return self.fc2(F.gelu(self.fc1(x))).float()
 
 
 class LeanConv(nn.Module):
@@ -69,7 +101,8 @@ class LeanConv(nn.Module):
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.weight = weight.to(memory_format=torch.channels_last)
         plain = (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
-        self.rows = weight.permute(0, 2, 3, 1).flatten(1) if plain else None  # (O, 9 C)
+        rows = weight.permute(0, 2, 3, 1).flatten(1)  # (O, 9 C)
+        self.rows = Product(rows, conv.bias, dtype) if plain else None
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -81,7 +114,7 @@ class LeanConv(nn.Module):
             padded[:, count] = 0  # the border
             places = _neighbours(height, width).to(x.device)
             gathered = padded.index_select(1, places).unflatten(1, (-1, 9)).flatten(2)
-            y = F.linear(gathered, self.rows, self.bias).float()
+            y = self.rows(gathered).float()
             return y.transpose(1, 2).unflatten(2, (height, width))
         x = x.to(self.weight.dtype, memory_format=torch.channels_last)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding).float()

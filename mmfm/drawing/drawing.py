@@ -7,6 +7,7 @@ settings of `Sampling`; one loop draws them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmfm.decoder.decoder import Start
+from mmfm.decoder.sampler import SAMPLERS
 from mmfm.drawing.asks import Ask, asks, away, mixture, slerp
 from mmfm.drawing.canvas import read_mask, square_or_fitted, to_unit, with_margin
 from mmfm.drawing.loop import Scene, draw
 from mmfm.drawing.published import draw_published, is_published, refuse
-from mmfm.drawing.sampling import Sampling
+from mmfm.drawing.sampling import FEW, Sampling
 from mmfm.errors import InputError, TextError
 from mmfm.preprocess.images import load_image, to_pil
 from mmfm.shapes import Embeddings
@@ -73,6 +75,7 @@ class Drawing:
         if is_published(self.decoder):
             refuse(mask=mask)
             return self._published(sampling, prompt, image, negative_prompt)
+        negative = self._negative(negative_prompt, sampling)
         if image is None and (mask is not None or strength is not None):
             raise InputError("strength and mask go with an image to begin from; give image=")
         text = None if prompt is None else self._read(self._checked(prompt, "warn"))
@@ -82,7 +85,7 @@ class Drawing:
         if image is not None and (not begins or image_guidance_scale is not None):
             pooled = self._vector(image)[None].expand(1 if text is None else len(text), -1)
         wanted = [F.normalize(x, dim=1) for x in (pooled, text and text.pooled) if x is not None]
-        told = self._asks(text, pooled, self._negative(negative_prompt), sampling)
+        told = self._asks(text, pooled, negative, sampling)
         return self._draw(told, sampling, start, pixels, sum(wanted) if wanted else None)
 
     def vary(self, image: Any, *, num_images: int = 1, **settings: Any) -> Any:
@@ -131,7 +134,9 @@ class Drawing:
             return self._decoded(pooled, negative_prompt, sampling)
         if is_published(self.decoder):
             refuse(texts="between texts")
-        return self._draw(mixture(first, last, self._negative(negative_prompt), at), sampling)
+        return self._draw(
+            mixture(first, last, self._negative(negative_prompt, sampling), at), sampling
+        )
 
     @torch.inference_mode()
     def edit(
@@ -155,7 +160,7 @@ class Drawing:
             raise TextError(f"{source!r} and {target!r} mean the same to {self.name}; change one")
         pooled = slerp(self._vector(image), F.normalize(difference, dim=0), amount)[None]
         start, pixels = self._start(image, None, sampling)
-        told = self._asks(None, pooled, self._negative(negative_prompt), sampling)
+        told = self._asks(None, pooled, self._negative(negative_prompt, sampling), sampling)
         return self._draw(told, sampling, start, pixels, wanted=pooled)
 
     @torch.inference_mode()
@@ -172,6 +177,8 @@ class Drawing:
             refuse(**asked)
             return Sampling.of(self.config.generation, asked)
         sampling = Sampling.of(self.config.generation, asked)
+        if sampling.sampler == FEW:
+            sampling = self._few(sampling, asked)
         for name in ("height", "width"):
             given, multiple = getattr(sampling, name), self._cell * self._coarsest
             if given is not None and (given < multiple or given % multiple):
@@ -179,6 +186,18 @@ class Drawing:
                     f"{name} is {given}, and {self.name} draws multiples of {multiple} pixels"
                 )
         return sampling
+
+    def _few(self, sampling: Sampling, asked: dict[str, Any]) -> Sampling:
+        """The settings of the distilled mode, which has the guidance of its training in it."""
+        count = getattr(self.config.decoder, "few_steps", 0)
+        if not count:
+            raise InputError(
+                f"{self.name} has no few-step mode; take one of the samplers {', '.join(SAMPLERS)}"
+            )
+        for name in ("num_steps", "guidance_scale", "image_guidance_scale"):
+            if asked.get(name) is not None:
+                raise InputError(f"the sampler {FEW!r} has its own {name}; leave it out")
+        return replace(sampling, num_steps=count, guidance_scale=1.0, image_guidance_scale=1.0)
 
     @property
     def _cell(self) -> int:
@@ -192,9 +211,14 @@ class Drawing:
     def _size(self, sampling: Sampling) -> tuple[int, int]:
         return sampling.height or self.image_size, sampling.width or self.image_size
 
-    def _negative(self, prompt: str | None) -> Embeddings | None:
+    def _negative(self, prompt: str | None, sampling: Sampling) -> Embeddings | None:
         if prompt is None:
             return None
+        if sampling.sampler == FEW:
+            raise InputError(
+                f"the sampler {FEW!r} has no guidance that could move away from negative_prompt; "
+                "leave it out"
+            )
         if not isinstance(prompt, str):
             raise TextError(f"negative_prompt is {prompt!r}, wanted one text for all")
         return self._read(self._checked(prompt, "warn"))
@@ -268,7 +292,7 @@ class Drawing:
         if is_published(self.decoder):
             refuse(negative_prompt=negative_prompt)
             return self._chosen(draw_published(self.decoder, pooled, sampling), pooled, sampling)
-        told = self._asks(None, pooled, self._negative(negative_prompt), sampling)
+        told = self._asks(None, pooled, self._negative(negative_prompt, sampling), sampling)
         return self._draw(told, sampling, wanted=pooled)
 
     def _published(

@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.lean import lean
 from mmfm.encoders import trials
 
@@ -52,30 +52,30 @@ class _Kept:
     lean: Any = field(default=None)
 
 
-def network_in(precision: str, decoder: ImageDecoder, draw: Draw) -> tuple[Any, str]:
-    """The decoder's network in "fp32" or "bf16", and which: "auto" is the one or the other.
+def network_in(precision: str, network: nn.Module, draw: Draw) -> tuple[Any, str]:
+    """A decoder's network in "fp32" or "bf16", and which: "auto" is the one or the other.
 
     draw: draws the first pictures of a call with the network it is given, for a trial. Warns once
     when bf16 that was asked for by name changes pictures by more than the gate.
     """
-    kept = _kept(decoder)
+    kept = _kept(network)
     if precision == "auto":
-        kept.choice = kept.choice or _choice(decoder, kept, draw)
+        kept.choice = kept.choice or _choice(network, kept, draw)
         precision = kept.choice
     elif precision == "bf16" and not kept.warned:
         kept.warned = True
-        psnr = _psnr(draw(decoder.network), draw(_lean(decoder, kept)))
+        psnr = _psnr(draw(network), draw(_lean(network, kept)))
         if not psnr >= GATE:
             warnings.warn(
                 f"precision 'bf16' changes the pictures of this model: {psnr:.1f} dB to fp32, "
                 f"the gate is {GATE:.0f}", UserWarning, stacklevel=2,
             )  # fmt: skip
-    return (decoder.network if precision == "fp32" else _lean(decoder, kept)), precision
+    return (network if precision == "fp32" else _lean(network, kept)), precision
 
 
-def _choice(decoder: ImageDecoder, kept: _Kept, draw: Draw) -> str:
-    tensors = {f"decoder.{k}": v for k, v in decoder.network.state_dict().items()}
-    device = next(decoder.network.parameters()).device
+def _choice(network: nn.Module, kept: _Kept, draw: Draw) -> str:
+    tensors = {f"decoder.{k}": v for k, v in network.state_dict().items()}
+    device = next(network.parameters()).device
     key = trials.key_of(tensors, device)
     found = trials.recall(key, Trial).get("bf16")
     if found is None:
@@ -83,7 +83,7 @@ def _choice(decoder: ImageDecoder, kept: _Kept, draw: Draw) -> str:
 
         if not is_worth_a_trial("bf16", device):
             return "fp32"
-        found = _try(decoder.network, _lean(decoder, kept), draw)
+        found = _try(network, _lean(network, kept), draw)
         trials.remember(key, {"bf16": found})
         log.info(
             "drawing: precision %s (bf16 %.1f dB to fp32, %.1f times as fast)",
@@ -112,18 +112,19 @@ def _seconds(draw: Draw, network: Any) -> float:
     return time.perf_counter() - start
 
 
-def _lean(decoder: ImageDecoder, kept: _Kept) -> Any:
+def _lean(network: nn.Module, kept: _Kept) -> Any:
     if kept.lean is None:
-        kept.lean = lean(decoder.network)
+        kept.lean = lean(network)
     return kept.lean
 
 
-def _kept(decoder: ImageDecoder) -> _Kept:
+def _kept(network: nn.Module) -> _Kept:
     stamp = tuple(
-        (p.data_ptr(), 0 if p.is_inference() else p._version) for p in decoder.network.parameters()
+        (p.data_ptr(), 0 if p.is_inference() else p._version) for p in network.parameters()
     )
-    kept = decoder.__dict__.get("_drawing_precision")
-    if kept is None or kept.stamp != stamp:
-        kept = _Kept(stamp)
-        decoder.__dict__["_drawing_precision"] = kept
-    return kept
+    if network not in _KEPT or _KEPT[network].stamp != stamp:
+        _KEPT[network] = _Kept(stamp)
+    return _KEPT[network]
+
+
+_KEPT: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()

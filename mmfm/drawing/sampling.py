@@ -13,6 +13,7 @@ from mmfm.decoder.guidance import ALWAYS
 from mmfm.decoder.sampler import SAMPLERS
 from mmfm.errors import InputError
 
+FEW = "few"  # the sampler's name of the distilled mode
 OUTPUTS = ("pil", "np", "pt")
 PRECISIONS = ("auto", "fp32", "bf16")
 _WHOLE = {"num_images": 1, "num_steps": 1, "rerank": 1, "seed": 0}  # setting -> its least value
@@ -36,7 +37,8 @@ class Progress:
 class Sampling:
     """The settings of `generate` and its siblings, checked.
 
-    num_steps: of the sampler, one of "euler", "heun" (two evaluations a step), "unipc".
+    num_steps: of the sampler, one of "euler", "heun" (two evaluations a step), "unipc", or "few",
+    the distilled mode of a model that has one, with its own number of steps and no guidance.
     guidance_scale, image_guidance_scale: of what the text and the picture ask for; 1 = none.
     guidance_interval: of flow time, 0 = noise to 1 = picture, in which there is guidance.
     strength: of the noise a picture is started from: 0 leaves it, 1 forgets it.
@@ -87,7 +89,7 @@ class Sampling:
             value = getattr(self, name)
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise InputError(f"{name} is {value}, wanted a whole number, at least {least}")
-        choices = {"sampler": tuple(SAMPLERS), "output": OUTPUTS, "precision": PRECISIONS}
+        choices = {"sampler": (*SAMPLERS, FEW), "output": OUTPUTS, "precision": PRECISIONS}
         for name, wanted in choices.items():
             if getattr(self, name) not in wanted:
                 raise InputError(
@@ -106,3 +108,8 @@ class Sampling:
                 f"guidance_interval is {self.guidance_interval}, wanted two rising times from 0 "
                 "(noise) to 1 (picture)"
             )
+
+    @property
+    def solver(self) -> str:
+        """The name in SAMPLERS."""
+        return "euler" if self.sampler == FEW else self.sampler

@@ -1,10 +1,13 @@
 """Every way to a picture, in both spaces: what must be equal is, and what is asked is heeded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from mmfm.config import DecoderConfig
 from mmfm.errors import ImageError, InputError, TextError
 
 FAST = {"seed": 5, "num_steps": 2, "guidance_scale": 2.0, "output": "pt", "precision": "fp32"}
@@ -168,6 +171,23 @@ def test_a_saved_model_draws_the_same(pixel_model, red, tmp_path):
     assert torch.equal(again.generate("a tree", **asked), pixel_model.generate("a tree", **asked))
 
 
+@pytest.mark.skipif("few_steps" not in DecoderConfig.__dataclass_fields__, reason="no such mode")
+def test_a_fresh_few_step_mode_is_the_flow_in_so_many_steps_without_guidance():
+    from mmfm.model import MMFM
+    from mmfm.presets import preset
+
+    config = preset("tiny")
+    config = replace(config, decoder=replace(config.decoder, few_steps=2))
+    model = MMFM.from_config(config, seed=1, texts=["a tree"], device="cpu")
+    with torch.no_grad():
+        for parameter in model.decoder.network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    few = model.generate("a tree", seed=5, sampler="few", output="pt", precision="fp32")
+    assert near(few, model.generate("a tree", **{**FAST, "guidance_scale": 1.0}))
+    with pytest.raises(InputError, match="its own"):
+        model.generate("a tree", seed=5, sampler="few", num_steps=9)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -176,6 +196,7 @@ def test_a_saved_model_draws_the_same(pixel_model, red, tmp_path):
         (lambda m, p: m.generate("a tree", image=p, mask=p.resize((9, 9)), **FAST), ImageError,
          "40 x 48"),
         (lambda m, p: m.generate("a tree", steps=3, **FAST), InputError, "num_steps"),
+        (lambda m, p: m.generate("a tree", sampler="few", seed=0), InputError, "no few-step mode"),
         (lambda m, p: m.generate("a tree", sampler="ddim", **FAST), InputError, "unipc"),
         (lambda m, p: m.generate("a tree", guidance_interval=(0.5, 0.2), **FAST), InputError,
          "rising"),

@@ -32,11 +32,11 @@ def test_a_trial_asks_for_both(trial, passed):
 
 def test_what_changes_pictures_falls_back_and_is_remembered(decoder, monkeypatch):
     monkeypatch.setattr("mmfm.encoders.precision.is_worth_a_trial", lambda *_: True)
-    network, name = network_in("auto", decoder, pictures(decoder, 0.1))
+    network, name = network_in("auto", decoder.network, pictures(decoder, 0.1))
     assert name == "fp32" and network is decoder.network
     # known now: the pictures are not asked again, also after the choice of this run is gone
-    del decoder.__dict__["_drawing_precision"]
-    assert network_in("auto", decoder, lambda network: 1 / 0)[1] == "fp32"
+    del precision._KEPT[decoder.network]
+    assert network_in("auto", decoder.network, lambda network: 1 / 0)[1] == "fp32"
 
 
 def test_what_keeps_pictures_and_is_faster_is_taken(decoder, monkeypatch):
@@ -45,15 +45,15 @@ def test_what_keeps_pictures_and_is_faster_is_taken(decoder, monkeypatch):
     monkeypatch.setattr(precision, "_seconds", lambda draw, network: next(seconds))
     with torch.no_grad():
         decoder.network.out.bias.add_(1.0)  # another network than that of the other tests
-    network, name = network_in("auto", decoder, pictures(decoder, 1e-4))
+    network, name = network_in("auto", decoder.network, pictures(decoder, 1e-4))
     assert name == "bf16" and network is not decoder.network
-    assert network_in("bf16", decoder, pictures(decoder, 1e-4))[0] is network
+    assert network_in("bf16", decoder.network, pictures(decoder, 1e-4))[0] is network
     with torch.no_grad():
         decoder.network.out.bias.add_(1.0)  # trained on: what was made of it is made again
-    assert network_in("bf16", decoder, pictures(decoder, 1e-4))[0] is not network
+    assert network_in("bf16", decoder.network, pictures(decoder, 1e-4))[0] is not network
 
 
 def test_bf16_by_name_warns_once_when_it_misses_the_gate(decoder):
     with pytest.warns(UserWarning, match="26.0 dB"):
-        assert network_in("bf16", decoder, pictures(decoder, 0.1))[1] == "bf16"
-    assert network_in("bf16", decoder, lambda network: 1 / 0)[1] == "bf16"
+        assert network_in("bf16", decoder.network, pictures(decoder, 0.1))[1] == "bf16"
+    assert network_in("bf16", decoder.network, lambda network: 1 / 0)[1] == "bf16"
