@@ -26,7 +26,7 @@ BACKBONES = {
     },
     "timm": {
         "vision_cfg": {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "avg",
-                       "timm_proj": "linear", "image_size": 32, "timm_model_pretrained": False},
+                       "timm_proj": "linear", "image_size": 224, "timm_model_pretrained": False},
         "text_cfg": TEXT,
     },
 }  # fmt: skip
@@ -41,11 +41,11 @@ def images():
 @pytest.mark.parametrize("name", BACKBONES)
 def test_any_backbone_that_shows_its_tokens_can_be_captioned(name, images):
     torch.manual_seed(0)
+    size = BACKBONES[name]["vision_cfg"]["image_size"]
     config = BackboneConfig(
-        model_cfg={"embed_dim": 24, **BACKBONES[name]}, preprocess_cfg={"size": [32, 32]}
+        model_cfg={"embed_dim": 24, **BACKBONES[name]}, preprocess_cfg={"size": [size, size]}
     )
     backbone = Backbone.from_config(config).eval()
-    size = backbone.config.image_size
     seen = backbone.encode_images(torch.randn(1, 3, size, size))
     vocabulary = Vocabulary.build(["red apple"], backbone.tokenizer)
     head = CaptionerConfig(
