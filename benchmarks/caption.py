@@ -109,6 +109,8 @@ def compare_coca(architecture: str, batch: int, rounds: int) -> None:
         model_cfg=_coca.config(width, layers), preprocess_cfg={"size": [64, 64]}
     )).eval()  # fmt: skip
     images, towers = torch.randn(batch, 3, 64, 64), backbone.towers
+    # why: open_clip leaves it uninitialised, as trained weights would fill it
+    torch.nn.init.normal_(towers.text_decoder.text_projection, std=width**-0.5)
     head = CoCaHead(towers)
     start, end, length = 49406, 49407, MAX_TOKENS
     rules, marks = _greedy(length, length), _Marks(start, end)

@@ -21,23 +21,20 @@ from mmfm.preprocess.images import as_image_list
 from mmfm.preprocess.text import check_texts
 from mmfm.shapes import Embeddings
 
-if TYPE_CHECKING:
-    from mmfm.encoders.backbone import Backbone
-    from mmfm.encoders.embedder import Embedder
-
 PORTS = {"both": (True, True), "grid": (True, False), "pooled": (False, True)}
 
 
 class Captions:
     """What `MMFM` has for captions; it brings the embedder, the head and its vocabulary."""
 
-    backbone: Backbone
-    embedder: Embedder
-    captioner: Any
-    vocabulary: Any
-    device: torch.device
-    embed_dim: int
-    _need: Any
+    if TYPE_CHECKING:
+        backbone: Any
+        embedder: Any
+        captioner: Any
+        vocabulary: Any
+        device: torch.device
+        embed_dim: Any
+        _need: Any
 
     @torch.inference_mode()
     def caption(
@@ -119,6 +116,11 @@ class Captions:
                 ))  # fmt: skip
         scores = torch.stack(rows).float().cpu().numpy()
         return scores - scores.mean(axis=0) if relative else scores
+
+    @property
+    def can_caption(self) -> bool:
+        """Whether there is a head to caption with, of its own or of a CoCa."""
+        return self.captioner is not None or CoCaHead.fits(self.backbone.towers)
 
     @cached_property
     def _caption_head(self) -> tuple[Any, Any]:

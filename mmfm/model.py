@@ -155,7 +155,7 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
         parameters = {k: sum(p.numel() for p in v.parameters()) for k, v in self.parts.items()}
         return {
             "name": self.name,
-            "skills": [s for s, has in (("search", True), ("caption", self.captioner is not None),
+            "skills": [s for s, has in (("search", True), ("caption", self.can_caption),
                                         ("generate", self.decoder is not None)) if has],
             "image_size": self.image_size,
             "embed_dim": self.embed_dim,

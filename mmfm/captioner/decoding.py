@@ -8,6 +8,7 @@ without beams are asked for; otherwise decoding is greedy (num_beams=1) or by be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,8 @@ def decode(
         length_penalty=length_penalty,
         seed=seed,
     )
-    prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * len(memory)
+    each = isinstance(prompt, (list, tuple))
+    prompts: list[Any] = list(prompt) if each else [prompt] * len(memory)
     if len(prompts) != len(memory):
         raise InputError(f"got {len(prompts)} prompts for {len(memory)} images; pass one for each")
     heads = {text: [vocabulary.start_id, *vocabulary.encode(text)] for text in set(prompts)}

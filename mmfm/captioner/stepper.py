@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class Program:
     def is_current(self) -> bool:
         """False once a weight was replaced, moved or written to."""
         return all(
-            kept.get(name) is weight
+            id(kept.get(name)) == id(weight)
             and _version(weight) == version
             and weight.data_ptr() == address
             for kept, name, weight, version, address in self.places
@@ -79,12 +80,13 @@ class Program:
 
 def places(module: nn.Module) -> list[tuple[dict, str, Tensor, int, int]]:
     """Every weight of a module with what changes when it does."""
-    return [
-        (owner._parameters, name, weight, _version(weight), weight.data_ptr())
-        for owner in module.modules()
-        for name, weight in owner._parameters.items()
-        if weight is not None
-    ]
+    found = []
+    for owner in module.modules():
+        kept: dict[str, Any] = owner._parameters
+        for name, weight in kept.items():
+            if weight is not None:
+                found.append((kept, name, weight, _version(weight), weight.data_ptr()))
+    return found
 
 
 def _version(weight: Tensor) -> int:

@@ -27,9 +27,10 @@ def coca(**changes):
     config = BackboneConfig(model_cfg=cfg, preprocess_cfg={"size": [32, 32]})
     torch.manual_seed(0)
     model = MMFM.from_config(ModelConfig(name="coca", backbone=config), device="cpu")
-    with torch.no_grad():  # norms and biases too, so that each matters
-        for parameter in model.backbone.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+    with torch.no_grad():  # all of them, since open_clip leaves the output layer uninitialised
+        for name, parameter in model.backbone.named_parameters():
+            mean = 1.0 if "ln_" in name and name.endswith("weight") else 0.0
+            parameter.normal_(mean, 0.1)
     return model
 
 

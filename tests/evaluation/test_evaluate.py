@@ -62,7 +62,7 @@ class Oracle:
 
         return head
 
-    def caption(self, images, progress=False):
+    def caption(self, images, ports="both", progress=False):
         return [self.by_image[image].captions[0].upper() for image in images]
 
     def reconstruct(self, images):
@@ -79,7 +79,7 @@ class Guesser(Oracle):
     def zero_shot_head(self, labels, templates=None):
         return lambda vectors: np.full((len(vectors), len(labels)), 1 / len(labels))
 
-    def caption(self, images, progress=False):
+    def caption(self, images, ports="both", progress=False):
         return ["a blurry thing"] * len(images)
 
     def reconstruct(self, images):

@@ -8,8 +8,11 @@ import torch
 
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
+from mmfm.data.questions import every_text
 from mmfm.encoders.backbone import Backbone
+from mmfm.errors import DataError
 from mmfm.presets import preset
+from mmfm.shapes import Embeddings
 from mmfm.training.caption import (
     CaptionData,
     CaptionShares,
@@ -17,7 +20,8 @@ from mmfm.training.caption import (
     caption_loss,
     caption_pair,
 )
-from mmfm.training.seen import SeenInMemory
+from mmfm.training.seen import SeenInMemory, SeenViews
+from mmfm.training.text_only import mean_shift, text_vectors, texts_as_pictures
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def backbone():
 
 @pytest.fixture
 def task(backbone, drawings):
-    texts = ["a drawing of", "style:", "flat", "keywords:", *(c[0] for c in drawings.captions)]
+    texts = every_text([c[0] for c in drawings.captions], drawings.meta)
     vocabulary = Vocabulary.build(texts, backbone.tokenizer)
     torch.manual_seed(0)
     captioner = Captioner(preset("tiny", caption_vocab_size=len(vocabulary)).captioner)
@@ -104,3 +108,52 @@ def test_what_the_caption_head_is_asked():
     assert caption_pair(captions, meta, 0.9) == ("style:", "flat")
     assert caption_pair(captions, meta, 0.99) == ("keywords:", "red, round")
     assert caption_pair(captions, {}, 0.99) == ("style:", "red circle")  # nothing else is known
+
+
+def test_slices_of_like_length_change_the_work_and_not_the_loss(task):
+    seen = task.train.seen.take(np.arange(6))
+    pairs = [("", "red"), ("style:", "flat"), ("", "a long name of a thing")] * 2
+    how = (task.module.eval(), task.vocabulary, seen, pairs)
+    with torch.inference_mode():
+        whole, count = caption_loss(*how)
+        for slices in (2, 3, 9):
+            loss, tokens = caption_loss(*how, slices=slices)
+            assert loss.item() == pytest.approx(whole.item(), rel=1e-4)
+            assert tokens == count
+
+
+def test_dropped_tokens_are_not_read_and_one_always_is(task):
+    seen = task.train.seen.take(np.arange(4))
+    pairs, generator = [("", "red")] * 4, torch.Generator().manual_seed(0)
+    shares = CaptionShares(grid_drop=0, pooled_drop=1, pooled_noise=0, token_drop=1)
+    first = Embeddings(seen.pooled, seen.tokens[:, :1])
+    with torch.inference_mode():
+        dropped, _ = caption_loss(task.module, task.vocabulary, seen, pairs, shares, generator)
+        closed = replace(shares, token_drop=0)
+        alone, _ = caption_loss(task.module, task.vocabulary, first, pairs, closed, generator)
+    assert dropped.item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+def test_views_are_drawn_alike_and_seen_in_their_order(task):
+    pooled = torch.nn.functional.normalize(torch.randn(12, 32), dim=-1)
+    views = SeenViews([SeenInMemory(pooled), SeenInMemory(-pooled)])
+    rows = np.array([13, 2, 2, 23, 0])
+    assert torch.equal(views.take(rows).pooled, torch.cat([pooled, -pooled])[rows])
+    data = CaptionData(views, task.train.captions, task.train.meta)
+    assert data.num_views == 2
+    with pytest.raises(DataError):
+        CaptionData(SeenInMemory(pooled[:7]), task.train.captions, task.train.meta)
+
+
+def test_shifted_texts_lie_where_pictures_do(task, backbone):
+    pictures = task.train.seen.pooled
+    names = [captions[0] for captions in task.train.captions]
+    texts = text_vectors(backbone, names)
+    shift = mean_shift(pictures, texts)
+    moved = texts_as_pictures(texts, shift)
+    assert moved.pooled.norm(dim=1) == pytest.approx(torch.ones(12), abs=1e-5)
+    assert (moved.pooled.mean(0) - pictures.mean(0)).norm() < 0.5 * shift.norm()
+    assert torch.allclose(texts_as_pictures(texts, 0.0).pooled, texts, atol=1e-6)
+    data = CaptionData(moved, task.train.captions, [{}] * 12)
+    alone = CaptionTask(task.module, task.vocabulary, data, data, CaptionShares(grid_drop=1))
+    assert torch.isfinite(alone.loss(np.arange(12), torch.Generator().manual_seed(0))[0])
