@@ -39,7 +39,8 @@ class Exchange:
         """This model's decoder as a pipeline of diffusers, `mmfm.pipeline.MMFMPipeline`.
 
         It shares the weights: what moves or changes them there does so here. With
-        `generator=pipe.generators(seed, n)` it draws what `generate(seed=seed, num_images=n)` does.
+        `generator=pipe.generators(seed, n)` it draws what `generate(seed=seed, num_images=n,
+        precision="fp32")` does.
         A published decoder gives the pipeline that it is.
         """
         decoder = self._need("decoder", "generates")

@@ -95,7 +95,8 @@ class MMFMPipeline(DiffusionPipeline):
     def generators(seed: int, num_images: int = 1, num_prompts: int = 1) -> list[torch.Generator]:
         """What `MMFM.generate(seed=seed, num_images=num_images)` draws its noise from.
 
-        As `generator` of a call with `num_images_per_prompt=num_images` they give its pictures.
+        As `generator` of a call with `num_images_per_prompt=num_images` they give its pictures, in
+        single precision (`precision="fp32"`).
         """
         seeds = [picture_seed(seed, i) for i in range(num_images)] * num_prompts
         return [torch.Generator().manual_seed(s) for s in seeds]
