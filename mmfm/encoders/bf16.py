@@ -23,7 +23,7 @@ def linear(
     if weight.device.type != "cpu" or not has_packed():
         return dense(weight, bias, floor, then)
     compute, packed = torch.ops.mkldnn._linear_pointwise.default, _pack(weight)
-    if type(then) is nn.GELU:
+    if isinstance(then, nn.GELU):
         kind = then.approximate
         return lambda rows: compute(rows, packed, bias, "gelu", [], kind)
     if then is None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmfm.decoder import sampler
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.few_steps import advance, between, nodes, towards
+from mmfm.decoder.guidance import Part, guided
 from mmfm.decoder.network import Condition
 from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
@@ -85,8 +86,9 @@ class FewStepsTask:
         vectors = torch.zeros(len(condition.vector), self.decoder.config.pooled_width)
         closed = torch.zeros(len(vectors), dtype=torch.bool)
         without = self.decoder.network.conditioner(Embeddings(vectors), None, closed)
-        scale = self.decoder.config.few_steps_guidance
-        return sampler.guided(self.decoder.network, condition, without, scale)
+        scale = float(self.decoder.config.few_steps_guidance)
+        parts = [Part(condition, scale, 1.0), Part(without, 1.0 - scale, 0.0)]
+        return guided(self.decoder.network, parts)
 
     @torch.no_grad()
     def follow(self, teacher: Callable, x: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def test_one_evaluation_a_step(decoder, said):
 def test_the_sampler_visits_the_nodes(decoder):
     visited = []
     x = torch.zeros(1, 2, 4, 4)
-    sampler.sample(lambda x, t: visited.append(t.item()) or x, x, 3, decoder.config.shift)
+    sigmas = sampler.noise_levels(3, decoder.config.shift)
+    sampler.sample(lambda x, t: visited.append(t.item()) or x, x, sigmas)
     assert visited == pytest.approx(nodes(3, decoder.config.shift)[:-1].tolist(), abs=1e-6)
 
 
