@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmfm.layers.attention import CrossAttention, SelfAttention
 from mmfm.layers.blocks import MLP
 
 _SMALL = 64  # places of a map up to which gathering beats the library's convolution
@@ -32,6 +33,9 @@ def lean(network: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
         name: None if child is None else lean(child, dtype)
         for name, child in network._modules.items()
     }
+    if isinstance(network, (SelfAttention, CrossAttention)):
+        # as in LeanMLP, what is added to float32 next needs no widening of its own
+        twin._modules["out"] = twin._modules["out"].product
     return twin
 
 
@@ -81,14 +85,14 @@ class LeanLinear(nn.Module):
 
 
 class LeanMLP(nn.Module):
-    """MLP in `dtype` from its first product to its last, float32 in and out."""
+    """MLP in `dtype` from its first product to its last; the sum it goes into is float32."""
 
     def __init__(self, mlp: MLP, dtype: torch.dtype) -> None:
         super().__init__()
         self.fc1, self.fc2 = (Product(fc.weight, fc.bias, dtype) for fc in (mlp.fc1, mlp.fc2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x))).float()
+        return self.fc2(F.gelu(self.fc1(x)))  # added to float32 next
 
 
 class LeanConv(nn.Module):

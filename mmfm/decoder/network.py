@@ -30,7 +30,7 @@ from mmfm.shapes import Embeddings
 class Condition:
     """What the network is told: computed once for a batch, used at every step.
 
-    context: (B, M, W); mask: (B, M) True = may be read; vector: (B, W).
+    context: (B, M, W); mask: (B, M) True = may be read, or what is added to scores; vector: (B, W).
     memories: of `FlowNetwork.remember`, keys and values of the context for each attention layer.
     """
 
@@ -178,7 +178,10 @@ class FlowNetwork(nn.Module):
             for layer in level
             if isinstance(layer, MapAttention)
         )
-        return replace(condition, memories=memories)
+        # the mask as what is added to scores, which attention would make of it at every step
+        mask = torch.zeros_like(condition.mask, dtype=condition.context.dtype)
+        mask = mask.masked_fill(~condition.mask, float("-inf"))
+        return replace(condition, mask=mask, memories=memories)
 
     def _levels(self) -> list[nn.ModuleList]:
         """In the order in which they run."""
