@@ -133,7 +133,7 @@ class Judge:
         try:
             with safe_open(path, "pt") as file:
                 notes = file.metadata() or {}
-                weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  no dict
+                weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             if notes.get("format") != FORMAT:
                 raise ModelError(f"{path} is not a judge of format {FORMAT}: make it again")
             sizes: dict[str, Any] = {
