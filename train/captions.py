@@ -83,14 +83,18 @@ def read_drawings(data: Path, size: int) -> tuple[PackedPictures, PackedPictures
     return parts[0], parts[1]
 
 
-def add_copies(pictures: PackedPictures, count: int, seed: int) -> PackedPictures:
-    """The drawings, then `count` canvases with one to six copies of some of them."""
+def add_copies(pictures: PackedPictures, count: int, seed: int, view: int) -> PackedPictures:
+    """The drawings, then `count` canvases with one to six copies of some of them.
+
+    view: how the copies lie; which drawings they are of, and how many, is the same in every view.
+    """
     chance = np.random.default_rng((seed, count))
     weights = np.array([sample_weight(meta) for meta in pictures.meta])
     rows = chance.choice(len(pictures), count, p=weights / weights.sum())
     numbers = [1 + i % len(NUMBERS) for i in range(count)]
+    places = np.random.default_rng((seed, count, view))
     canvases = [
-        with_copies(pictures.pixels[row], number, chance)
+        with_copies(pictures.pixels[row], number, places)
         for row, number in zip(rows, numbers, strict=True)
     ]
     meta = [{**pictures.meta[row], "count": n} for row, n in zip(rows, numbers, strict=True)]
@@ -142,7 +146,7 @@ def caption_data(
     """Drawings and canvases with copies of them, in `views` views, kept in `folder`."""
     seen = []
     for view in range(views):
-        every = add_copies(pictures, copies, recipe.seed * 100 + view)
+        every = add_copies(pictures, copies, recipe.seed, view)
         seen.append(look(model, every, view, recipe.seed, folder / f"{name}-{view}.safetensors"))
         print(f"{name}: {len(every)} pictures in view {view + 1} of {views}", file=sys.stderr)
     return CaptionData(SeenViews(seen), every.captions, every.meta)
