@@ -8,7 +8,15 @@ over canvases with several copies of one (to learn counting), and keeps what it 
 `runs/captions/seen`. Stage `train` starts from the head that the model has and goes on with the
 questions of `mmfm.data.questions`; it logs to `runs/captions/head` and resumes from the newest
 checkpoint. Stage `write` leaves `runs/captions/bundle`: the same towers, the new head. One
-training drawing in twenty, by the hash of its key, is for validation and never trained on.
+training drawing in twenty, by the hash of its key, is for validation and never trained on here
+(the towers, and the head that is gone on with, had seen it).
+
+Measured: 1,500 steps of 256 (384,000 visits, twelve epochs), about 45 minutes of a third of an AMX
+core in bf16, in two pieces: the first planned 1,800 steps, the second ended at 1,500 with
+`loop.resume=anyway`. Token F1 against the name, of 894 test drawings of the emoji families: 0.295
+before, 0.461 after; word for word 4.3 and 16.8 %; of 1,042 drawings of unseen concepts 0.130 and
+0.169. Those weights were trained before the views of a canvas of copies showed the same drawing:
+for about 2 in 100 questions the name or colour was another drawing's.
 """
 
 from __future__ import annotations
@@ -60,8 +68,8 @@ class Recipe:
     )
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=2500, learning_rate=1e-3, warmup_steps=100, ema_decay=0.995,
-            evaluate_every=250, save_every=100, precision="bf16",
+            num_steps=1500, learning_rate=1e-3, warmup_steps=100, ema_decay=0.995,
+            evaluate_every=250, save_every=50, precision="bf16", schedule="wsd",
         )
     )  # fmt: skip
 
@@ -83,14 +91,18 @@ def read_drawings(data: Path, size: int) -> tuple[PackedPictures, PackedPictures
     return parts[0], parts[1]
 
 
-def add_copies(pictures: PackedPictures, count: int, seed: int) -> PackedPictures:
-    """The drawings, then `count` canvases with one to six copies of some of them."""
+def add_copies(pictures: PackedPictures, count: int, seed: int, view: int) -> PackedPictures:
+    """The drawings, then `count` canvases with one to six copies of some of them.
+
+    view: how the copies lie; which drawings they are of, and how many, is the same in every view.
+    """
     chance = np.random.default_rng((seed, count))
     weights = np.array([sample_weight(meta) for meta in pictures.meta])
     rows = chance.choice(len(pictures), count, p=weights / weights.sum())
     numbers = [1 + i % len(NUMBERS) for i in range(count)]
+    places = np.random.default_rng((seed, count, view))
     canvases = [
-        with_copies(pictures.pixels[row], number, chance)
+        with_copies(pictures.pixels[row], number, places)
         for row, number in zip(rows, numbers, strict=True)
     ]
     meta = [{**pictures.meta[row], "count": n} for row, n in zip(rows, numbers, strict=True)]
@@ -142,7 +154,7 @@ def caption_data(
     """Drawings and canvases with copies of them, in `views` views, kept in `folder`."""
     seen = []
     for view in range(views):
-        every = add_copies(pictures, copies, recipe.seed * 100 + view)
+        every = add_copies(pictures, copies, recipe.seed, view)
         seen.append(look(model, every, view, recipe.seed, folder / f"{name}-{view}.safetensors"))
         print(f"{name}: {len(every)} pictures in view {view + 1} of {views}", file=sys.stderr)
     return CaptionData(SeenViews(seen), every.captions, every.meta)

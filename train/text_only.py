@@ -7,6 +7,10 @@ Each trains a fresh head through its pooled port to say names, for the same numb
 batches of the same size: on a tenth of the drawings ("pictures"), on these and the names of all
 others without their pictures ("shifted", "unshifted": with and without the mean shift; half of a
 batch each), and on names alone ("names only"). Measured on the validation drawings' own vectors.
+
+Measured, `--steps 120`, held-out nats a token and token F1: pictures 3.959 and 0.157, unshifted
+3.863 and 0.162, shifted 3.859 and 0.161, names only 3.835 and 0.159. Texts help, the shift hardly;
+too short a trial to tell more.
 """
 
 from __future__ import annotations
