@@ -42,8 +42,8 @@ class Recipe:
     seed: int = 0
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=60, learning_rate=3e-4, warmup_steps=10, weight_decay=0.0, ema_decay=0.9,
-            log_every=5, evaluate_every=20, save_every=20, precision="bf16",
+            num_steps=16, learning_rate=1e-4, warmup_steps=4, weight_decay=0.0, ema_decay=0.9,
+            log_every=4, evaluate_every=8, save_every=8, precision="bf16",
         )
     )  # fmt: skip
 
