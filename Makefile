@@ -12,8 +12,8 @@ help: ## show this list
 demo: $(VENV)/.installed ## search, caption and generate; open demo-output/index.html afterwards
 	$(BIN)/mmfm demo -o demo-output
 
-test: $(VENV)/.installed-dev ## run all tests but the slow ones
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev ## run all tests but the slow ones, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.installed-dev ## format, lint, types and the laws of the house
 	$(BIN)/ruff format --check .
@@ -31,7 +31,10 @@ faults: $(VENV)/.installed-dev ## the slow tests: kills, corrupted files, long r
 
 reproduce-mini: $(VENV)/.installed-dev ## rebuild the drawings and train the shipped weights again (hours)
 	$(BIN)/python -m data_pipelines.drawings -o data/drawings
-	$(BIN)/python -m train.mini --data data/drawings -o runs/mini
+	for stage in towers flow refine few_steps; do \
+		$(BIN)/python -m train.mini --data data/drawings -o runs/mini --stage $$stage || exit; done
+	$(BIN)/python -m train.captions --data data/drawings -o runs/captions model=runs/mini/few_steps/bundle
+	$(BIN)/python -m train.mini --data data/drawings -o runs/mini --stage bundle --bundle runs/captions/bundle
 
 clean: ## remove the environment, caches and what demo and builds left (data/ and runs/ stay)
 	rm -rf $(VENV) build dist demo-output *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -245,13 +245,13 @@ def train_few_steps(recipe: Recipe, data: Path, before: Path, folder: Path) -> N
     parts.save(folder / "bundle")
 
 
-def write_bundle(recipe: Recipe, data: Path, before: Path, folder: Path) -> None:
+def write_bundle(recipe: Recipe, data: Path, bundle: Path, folder: Path) -> None:
     """The model in half precision, measured as it will ship, with its figures and its origin."""
     from mmfm.evaluation import evaluate
     from mmfm.model import MMFM
     from mmfm.presets import mini
 
-    trained = MMFM.from_pretrained(before / "bundle", device="cpu")
+    trained = MMFM.from_pretrained(bundle, device="cpu")
     # how to sample is chosen after training, so it is set here and not before
     trained.config = replace(trained.config, generation=mini(space=recipe.space).generation)
     trained.save_pretrained(folder, dtype=torch.float16)
@@ -309,8 +309,11 @@ def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/drawings"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/mini"))
 @click.option("--stage", type=click.Choice([*TRAINED, "bundle", "all"]), default="all")
+@click.option("--bundle", type=click.Path(path_type=Path), help="what stage `bundle` takes")
 @click.argument("settings", nargs=-1)
-def main(data: Path, output: Path, stage: str, settings: tuple[str, ...]) -> None:
+def main(
+    data: Path, output: Path, stage: str, bundle: Path | None, settings: tuple[str, ...]
+) -> None:
     """Train mini from the shards in --data; SETTINGS are key=value."""
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
     try:
@@ -324,7 +327,8 @@ def main(data: Path, output: Path, stage: str, settings: tuple[str, ...]) -> Non
         if stage in ("few_steps", "all"):
             train_few_steps(recipe, data, output / "refine", output / "few_steps")
         if stage in ("bundle", "all"):
-            write_bundle(recipe, data, output / "few_steps", output / "bundle")
+            bundle = bundle or output / "few_steps" / "bundle"
+            write_bundle(recipe, data, bundle, output / "bundle")
     except InputError as error:
         click.echo(f"train.mini: error: {error}", err=True)
         raise SystemExit(2) from None
