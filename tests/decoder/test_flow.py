@@ -5,6 +5,7 @@ import torch
 
 from mmfm.decoder.flow import (
     MIN_SIGMA,
+    clean,
     flow_loss,
     interpolate,
     sample_times,
@@ -31,6 +32,17 @@ def test_the_velocity_of_the_truth_is_data_minus_noise(pair):
     t = torch.linspace(0, 1 - MIN_SIGMA, 6, dtype=torch.float64)
     x_t = interpolate(x_0, x_1, t)
     assert torch.allclose(velocity(x_1, x_t, t), x_1 - x_0, atol=1e-12)
+
+
+def test_noise_data_and_velocity_give_each_other_back(pair):
+    x_0, x_1 = pair
+    t = torch.linspace(0.01, 1 - MIN_SIGMA, 6, dtype=torch.float64)
+    x_t = interpolate(x_0, x_1, t)
+    moved = velocity(x_1, x_t, t)  # data -> velocity -> data, and the noise that both came from
+    data = clean(moved, x_t, t)
+    noise = data - moved
+    assert torch.allclose(data, x_1, atol=1e-12) and torch.allclose(noise, x_0, atol=1e-12)
+    assert torch.allclose(interpolate(noise, data, t), x_t, atol=1e-12)
 
 
 def test_a_step_along_the_velocity_arrives(pair):
