@@ -13,7 +13,7 @@ demo: $(VENV)/.installed ## search, caption and generate; open demo-output/index
 	$(BIN)/mmfm demo -o demo-output
 
 test: $(VENV)/.installed-dev ## run all tests but the slow ones, two at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.installed-dev ## format, lint, types and the laws of the house
 	$(BIN)/ruff format --check .

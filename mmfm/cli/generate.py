@@ -76,4 +76,7 @@ def command(
 
 def _end(words: str | None) -> str | Path | None:
     """A text, or the picture that it names."""
-    return Path(words) if words is not None and Path(words).is_file() else words
+    try:
+        return Path(words) if words is not None and Path(words).is_file() else words
+    except (OSError, ValueError):  # too long for a name, or one that no file can have
+        return words

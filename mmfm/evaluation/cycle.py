@@ -29,7 +29,7 @@ class Cycle:
         images = [sample.image for sample, _ in self.generation.known(block)]
         if images:
             self.captions += self.model.caption(images)
-            self.vectors.append(self.model.embed_images(images))
+            self.vectors.append(self.model.embed_images(images, precision="fp32"))
 
     def figures(self) -> dict:
         """token_f1, exact: greedy captions of generated pictures against their prompts; real_*: of
@@ -50,13 +50,15 @@ class Cycle:
             **{f"real_{name}": value for name, value in _agreement(real_said, prompts).items()},
             "shuffled_token_f1": _agreement(said, _others(prompts))["token_f1"],
             "num_distinct_captions": len(set(said)),
-            **self._found(prompts, self.model.embed_images(asked.pictures), ""),
+            **self._found(prompts, self.model.embed_images(asked.pictures, precision="fp32"), ""),
             **self._found(prompts, real_vectors, "real_"),
         }
 
     def _found(self, prompts: list[str], vectors: np.ndarray, kind: str) -> dict[str, float]:
         texts = sorted(set(prompts))
-        found = recall_at_k(self.model.embed_texts(texts), vectors, texts, prompts)
+        found = recall_at_k(
+            self.model.embed_texts(texts, precision="fp32"), vectors, texts, prompts
+        )
         start = "text_to_image_recall"
         return {
             key.replace(start, f"own_tower_{kind}recall"): value

@@ -121,7 +121,7 @@ def _read(model: Any, block: list[Sample], on_bad: BadSamples) -> list[np.ndarra
     if not block:
         return []
     try:
-        return list(model.embed_images([sample.image for sample in block]))
+        return list(model.embed_images([sample.image for sample in block], precision="fp32"))
     except ImageError as error:
         if len(block) > 1:
             half = len(block) // 2

@@ -124,7 +124,10 @@ def retrieval(
     texts = [text for some in said for text in some]
     groups = [[_group(text) for text in some] for some in said]
     figures = recall_at_k(
-        model.embed_texts(texts), found.images[rows], [g for some in groups for g in some], groups
+        model.embed_texts(texts, precision="fp32"),
+        found.images[rows],
+        [g for some in groups for g in some],
+        groups,
     )
     counts = {"gallery": len(rows), "num_captions": len({g for some in groups for g in some})}
     if captions == "all":

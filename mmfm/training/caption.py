@@ -122,7 +122,8 @@ class CaptionData:
     meta: Sequence[dict]
 
     def __post_init__(self) -> None:
-        expect_as_many(self.seen, self.num_views * len(self.captions))
+        if not self.captions or len(self.seen) % len(self.captions):
+            expect_as_many(self.seen, len(self.captions))
         if len(self.meta) != len(self.captions):
             raise DataError(
                 f"got meta of {len(self.meta)} pictures for captions of {len(self.captions)}"

@@ -6,7 +6,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch.utils.flop_counter import FlopCounterMode
+import torch
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    flop_registry,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+
+def flop_counter() -> FlopCounterMode:
+    """torch's counter, with the fused attention of processors, which torch 2.14 does not count."""
+    ops = torch.ops.aten
+    forward = ops._scaled_dot_product_flash_attention_for_cpu
+    backward = ops._scaled_dot_product_flash_attention_for_cpu_backward
+    missing = {
+        forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        backward: lambda grad, q, k, v, *_, **__: sdpa_backward_flop_count(grad, q, k, v),
+    }
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={op: f for op, f in missing.items() if op not in flop_registry},
+    )
 
 
 class Meter:
@@ -20,7 +41,7 @@ class Meter:
     @contextmanager
     def counting(self, samples: int) -> Iterator[None]:
         """Count the operations of what runs inside, which works on `samples` samples."""
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             yield
         self.flops_per_sample = counter.get_total_flops() / samples
 

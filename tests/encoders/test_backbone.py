@@ -124,7 +124,7 @@ def test_longer_batch_mates_change_nothing(backbone):
     together = backbone.encode_texts(backbone.tokenize(["tree", "a very long text " * 10]))
     length = alone.tokens.shape[1]
     assert together.mask[0].sum() == length
-    assert torch.allclose(together.tokens[0, :length], alone.tokens[0], atol=1e-6)
+    assert torch.allclose(together.tokens[0, :length], alone.tokens[0], atol=1e-5)
     assert torch.allclose(together.pooled[0], alone.pooled[0], atol=1e-6)
 
 

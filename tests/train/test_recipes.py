@@ -9,10 +9,10 @@ from mmfm.training.recipe import Recipe, load_recipe
 from mmfm.training.rehearsal import rehearse
 
 FOLDER = Path(__file__).parents[2] / "train"
-RECIPES = [path for path in sorted(FOLDER.glob("*.py")) if "-> Recipe" in path.read_text()]
+FILES = {path: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
+# those with a command of their own are programs, not recipes of `mmfm train`
+RECIPES = [path for path, text in FILES.items() if "-> Recipe" in text and "@click" not in text]
 LARGE = [path for path in RECIPES if path.stem != "tiny"]
-RECIPES = [path for path in RECIPES if path.stem != "mini"]  # a program of its own
-LARGE = [path for path in LARGE if path.stem != "mini"]
 
 
 def name(path):

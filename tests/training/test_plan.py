@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from mmfm.config import BackboneConfig
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError
 from mmfm.training.costs import image_tower, scalar_parameters, text_tower
 from mmfm.training.loop_config import LoopConfig
+from mmfm.training.meter import flop_counter
 from mmfm.training.plan import GIB, GPUS, Gpu, gpu_memory, lines, plan
 from mmfm.training.recipe import Cluster, Recipe
 from mmfm.training.rehearsal import faked
@@ -81,7 +81,7 @@ def test_known_models_have_their_published_size_and_operations():
 
 
 def counted(work):
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         work()
     return counter.get_total_flops()
 
