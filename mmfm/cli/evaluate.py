@@ -48,6 +48,8 @@ HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -
               "the decoder.  [the model's]")  # fmt: skip
 @click.option("--guidance", "guidance_scale", type=float, help="generation, cycle: guidance "
               "scale; 1 = none.  [the model's]")  # fmt: skip
+@click.option("--sampler", metavar="NAME", help="generation, cycle: as in `mmfm generate`; few for "
+              "the few-step mode.  [the model's]")  # fmt: skip
 @click.option("--judge", metavar="FILE", help="Of `train.judge`.  [the one that ships]")
 @click.option("--limit", type=click.IntRange(1), help="Use so many samples, drawn with the seed.")
 @click.option("--on-bad", type=click.Choice(["raise", "skip"]), default="raise", show_default=True,
@@ -58,7 +60,8 @@ HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -
 def command(
     run: Run, data: str, parts: str | None, sets: str | None, labels_from: str | None,
     class_names: str | None, train: str | None, store: str | None, on_bad: str, max_bad: float,
-    num_prompts: int | None, num_steps: int | None, guidance_scale: float | None, judge: str | None,
+    num_prompts: int | None, num_steps: int | None, guidance_scale: float | None,
+    sampler: str | None, judge: str | None,
     **options: Any,
 ) -> None:  # fmt: skip
     """Measure retrieval, zero-shot and few-shot naming, captions, reconstruction and generated
@@ -81,7 +84,8 @@ def command(
         parts=_parts(parts, model, bool(labels_from or class_names)),
         train=None if train is None else open_samples(train), store=_store(store, model),
         asking=Asking(
-            num_prompts=num_prompts, num_steps=num_steps, guidance_scale=guidance_scale
+            num_prompts=num_prompts, num_steps=num_steps, guidance_scale=guidance_scale,
+            sampler=sampler,
         ),
         judge=None if judge is None else Judge.load(judge),
         seed=run.seed or 0, on_bad=bad, progress=run.progress, **options,

@@ -35,6 +35,7 @@ class Asking:
     num_prompts: int | None = None  # drawn with the seed; None = one for each drawing
     num_steps: int | None = None
     guidance_scale: float | None = None
+    sampler: str | None = None  # "few" for the few-step mode, whose steps and guidance are fixed
 
     def __post_init__(self) -> None:
         for name in ("num_prompts", "num_steps"):
@@ -46,12 +47,18 @@ class Asking:
         """Steps and guidance as they will be: the model's own where none are asked for."""
         own = getattr(getattr(model, "config", None), "generation", {})
         told = {"num_steps": self.num_steps, "guidance_scale": self.guidance_scale}
-        return {k: own.get(k) if value is None else value for k, value in told.items()}
+        if self.sampler == "few":
+            config = model.config.decoder
+            own = {"num_steps": config.few_steps, "guidance_scale": config.few_steps_guidance}
+        sampler = {} if self.sampler is None else {"sampler": self.sampler}
+        return {**{k: own.get(k) if v is None else v for k, v in told.items()}, **sampler}
 
 
 def drawn_by(model: Any, asking: Asking, progress: bool = False) -> Draw:
     """`model.generate` as a `Draw`."""
-    how = {"num_steps": asking.num_steps, "guidance_scale": asking.guidance_scale}
+    how: dict[str, Any] = {"num_steps": asking.num_steps, "guidance_scale": asking.guidance_scale}
+    if asking.sampler is not None:
+        how["sampler"] = asking.sampler
 
     def draw(prompts: Sequence[str], seeds: Sequence[int]) -> list:
         made: dict[int, Any] = {}

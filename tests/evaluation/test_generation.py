@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmfm.config import DecoderConfig
 from mmfm.errors import DataError, InputError
 from mmfm.evaluation import Asking, evaluate, judge_generator
 from mmfm.evaluation.cycle import Cycle
@@ -121,6 +122,24 @@ def test_a_model_is_asked_by_seed_and_answers_in_order():
     assert draw(["a", "b", "c"], [5, 4, 5]) == ["a 5", "b 4", "c 5"]
 
 
+def test_the_sampler_asked_for_is_the_one_that_draws():
+    class Config:
+        generation = {"num_steps": 25, "guidance_scale": 4.5}  # noqa: RUF012
+        decoder = DecoderConfig(space="pixel", channels=3, map_size=4, text_width=8, pooled_width=8,
+                                few_steps=4, few_steps_guidance=3.5)  # fmt: skip
+
+    class Model:
+        config = Config
+
+        def generate(self, prompts, seed, progress, **how):
+            assert how == {"num_steps": None, "guidance_scale": None, "sampler": "few"}
+            return prompts
+
+    asking = Asking(sampler="few")
+    assert drawn_by(Model(), asking)(["a"], [0]) == ["a"]
+    assert asking.told(Model()) == {"num_steps": 4, "guidance_scale": 3.5, "sampler": "few"}
+
+
 def test_wrong_calls_are_refused(tiny_judge, shape_samples):
     for name in ("num_prompts", "num_steps"):
         with pytest.raises(InputError, match=f"{name} is 0"):
@@ -142,10 +161,10 @@ class Knowing:
     def caption(self, images):
         return [f"A {self.judge.classes[self.number(image)]}!" for image in images]
 
-    def embed_images(self, images):
+    def embed_images(self, images, precision):
         return np.eye(4, dtype=np.float32)[[self.number(image) for image in images]]
 
-    def embed_texts(self, texts):
+    def embed_texts(self, texts, precision):
         return np.eye(4, dtype=np.float32)[[self.judge.number(text) for text in texts]]
 
     def generate(self, prompts, seed, **how):
