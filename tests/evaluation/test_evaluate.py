@@ -46,10 +46,10 @@ class Oracle:
         fresh = np.random.default_rng(len(self.vectors)).normal(size=64)
         return self.vectors.setdefault(text, fresh / np.linalg.norm(fresh))
 
-    def embed_texts(self, texts, progress=False):
+    def embed_texts(self, texts, precision="auto", progress=False):
         return np.stack([self.vector(text) for text in texts]).astype(np.float32)
 
-    def embed_images(self, images, progress=False):
+    def embed_images(self, images, precision="auto", progress=False):
         return self.embed_texts([self.by_image[image].captions[0] for image in images])
 
     def zero_shot_head(self, labels, templates=None):
@@ -72,7 +72,7 @@ class Oracle:
 class Guesser(Oracle):
     """Never looks."""
 
-    def embed_images(self, images, progress=False):
+    def embed_images(self, images, precision="auto", progress=False):
         vectors = np.random.default_rng(9).normal(size=(len(images), 64)).astype(np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
