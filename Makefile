@@ -22,9 +22,9 @@ check: $(VENV)/.installed-dev ## format, lint, types and the laws of the house
 	$(BIN)/python -m pytest tests/laws
 
 bench: $(VENV)/.installed-dev ## run every benchmark; each prints JSON lines
-	@set -e; for file in benchmarks/[a-z]*.py; do \
+	@failed=0; for file in benchmarks/[a-z]*.py; do \
 		name=$$(basename "$$file" .py); echo "# benchmarks.$$name" >&2; \
-		$(BIN)/python -m "benchmarks.$$name"; done
+		$(BIN)/python -m "benchmarks.$$name" || failed=1; done; exit $$failed
 
 faults: $(VENV)/.installed-dev ## the slow tests: kills, corrupted files, long runs
 	$(BIN)/python -m pytest -m slow
