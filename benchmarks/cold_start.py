@@ -112,7 +112,7 @@ class Desk:
         from mmfm.cli import gallery
 
         self.folder, self.place = folder, place
-        index = mmfm.Index.build(model, gallery.FOLDER, place / "index")
+        index = mmfm.Index.build(model, gallery.FOLDER, place / "index", precision="fp32")
         self.count, self.picture = len(index), index.paths[7]
         np.save(place / "query.npy", index.vectors[7])
         flat = faiss.IndexFlatIP(index.dim)
