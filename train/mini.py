@@ -1,11 +1,13 @@
 """The shipped weights `mini`, from drawings to bundle, on two CPU cores.
 
     python -m data_pipelines.drawings -o data/drawings
-    python -m train.mini --data data/drawings -o runs/mini
+    python -m data_pipelines.scenes data/drawings -o data/scenes
+    python -m train.mini --data data/drawings --scenes data/scenes -o runs/mini
 
 Stage `towers`: both towers, caption head and pixel decoder jointly. Stage `flow`: the decoder on
-cached embeddings of the frozen towers; `refine` goes on with it in bf16. Stage `few_steps`: the
-guided flow distilled into four evaluations, an adapter beside it. Each stage logs to
+cached embeddings of the frozen towers; `refine` goes on with it in bf16, composed scenes among the
+drawings. Stage `pixels`: the pixel decoder alone, on what the frozen tower saw. Stage `few_steps`:
+the guided flow distilled into four evaluations, an adapter beside it. Each stage logs to
 `runs/mini/STAGE` (log.jsonl, sample sheets, TensorBoard), saves checkpoints there and resumes from
 the newest. Then the bundle is written to `runs/mini/bundle` with its figures on the held-out
 splits. Settings are `towers.num_steps=2000` and so on.
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from mmfm.training.flow import FlowData
     from mmfm.training.towers import Towers
 
-TRAINED = ("towers", "flow", "refine", "few_steps")
+TRAINED = ("towers", "flow", "refine", "pixels", "few_steps")
 EMOJI = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")
 
 
@@ -69,6 +71,13 @@ class Recipe:
             evaluate_every=150, save_every=100,
         )
     )  # fmt: skip
+    pixels_batch_size: int = 64
+    pixels: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=4000, learning_rate=1e-3, warmup_steps=50, precision="bf16",
+            evaluate_every=500, save_every=200,
+        )
+    )  # fmt: skip
     num_few_steps: int = 4
     few_steps_guidance: float = 4.5
     few_steps_rank: int = 32
@@ -90,14 +99,19 @@ def sample_weight(meta: dict) -> float:
 
 def flow_weight(meta: dict) -> float:
     """The decoder of this edition learns emoji first: fewer styles, sharper pictures sooner."""
+    if meta["set"] == "scenes":
+        return 0.35
     if meta["set"] in EMOJI:
         return 0.05 if meta["skin_tone"] else 1.0
     return 0.0 if meta["skin_tone"] else 0.1
 
 
-def read_split(data: Path, split: str, size: int) -> PackedPictures:
-    """All drawings of a split, decoded."""
-    return PackedPictures.read(read_shards(data / split), size)
+def read_split(data: Path, split: str, size: int, scenes: Path | None = None) -> PackedPictures:
+    """All drawings of a split, decoded, and the composed scenes after them."""
+    pictures = PackedPictures.read(read_shards(data / split), size)
+    if scenes is None:
+        return pictures
+    return pictures.joined(PackedPictures.read(read_shards(scenes / split), size))
 
 
 def weights_of(pictures: PackedPictures, weight) -> np.ndarray:
@@ -179,7 +193,9 @@ class FlowParts:
         ).save_pretrained(folder)  # fmt: skip
 
 
-def flow_parts(recipe: Recipe, data: Path, bundle: Path, fresh: bool, **changes) -> FlowParts:
+def flow_parts(
+    recipe: Recipe, data: Path, scenes: Path | None, bundle: Path, fresh: bool, **changes
+) -> FlowParts:
     """The model of a bundle with a decoder, its own or a fresh one, and the cached drawings.
 
     changes: settings of the decoder that are not the bundle's, such as few_steps=4.
@@ -190,7 +206,7 @@ def flow_parts(recipe: Recipe, data: Path, bundle: Path, fresh: bool, **changes)
     from mmfm.training.flow import FlowData
 
     model = MMFM.from_pretrained(bundle, device="cpu")
-    pictures = read_split(data, "train", recipe.size)
+    pictures = read_split(data, "train", recipe.size, scenes)
     pictures = pictures.select(np.flatnonzero(weights_of(pictures, flow_weight)))
     torch.manual_seed(recipe.seed)
     config = mini(space=recipe.space).decoder if fresh else model.config.decoder
@@ -209,16 +225,16 @@ def flow_parts(recipe: Recipe, data: Path, bundle: Path, fresh: bool, **changes)
     return FlowParts(model, decoder, seen, held_out, weights_of(pictures, flow_weight))
 
 
-def train_flow(recipe: Recipe, data: Path, before: Path, folder: Path, refine: bool) -> None:
-    """Stages two and three: the flow from nothing on the towers of `before`, or refined from its.
-
-    Leaves the whole model as `folder/bundle`.
+def train_flow(recipe: Recipe, data: Path, scenes: Path | None, before: Path, folder: Path) -> None:
+    """Stages two and three: the flow from nothing on the towers of `before`, or refined from its,
+    when there are scenes. Leaves the whole model as `folder/bundle`.
     """
     from mmfm.data.order import Order
     from mmfm.training.flow import FlowTask
     from mmfm.training.loop import train
 
-    parts = flow_parts(recipe, data, before / "bundle", fresh=not refine)
+    refine = scenes is not None
+    parts = flow_parts(recipe, data, scenes, before / "bundle", fresh=not refine)
     task = FlowTask(parts.decoder, parts.seen, parts.held_out)
     size = recipe.refine_batch_size if refine else recipe.flow_batch_size
     seed = recipe.seed + refine
@@ -227,14 +243,37 @@ def train_flow(recipe: Recipe, data: Path, before: Path, folder: Path, refine: b
     replace(parts, decoder=best).save(folder / "bundle")
 
 
-def train_few_steps(recipe: Recipe, data: Path, before: Path, folder: Path) -> None:
-    """Stage four: the guided flow of `before` distilled into `few_steps` evaluations."""
+def train_pixels(recipe: Recipe, data: Path, scenes: Path, before: Path, folder: Path) -> None:
+    """Stage four: the pixel decoder of `before` alone, every drawing and scene alike often."""
+    from mmfm.data.order import Order
+    from mmfm.model import MMFM
+    from mmfm.training.loop import train
+    from mmfm.training.reconstruction import ReconstructionData, ReconstructionTask
+    from mmfm.training.seen import SeenInMemory
+
+    model = MMFM.from_pretrained(before / "bundle", device="cpu")
+    seen, held_out = (
+        ReconstructionData(SeenInMemory.of_pictures(model.backbone, pictures), pictures)
+        for pictures in (
+            read_split(data, "train", recipe.size, scenes),
+            emoji_only(read_split(data, "test", recipe.size)),
+        )
+    )
+    task = ReconstructionTask(model.pixel_decoder, seen, held_out)
+    order = Order(np.ones(len(seen.pictures)), recipe.pixels_batch_size, recipe.seed)
+    best = train(task, order, replace(recipe.pixels, seed=recipe.seed), folder)
+    model.pixel_decoder.load_state_dict(best.state_dict())
+    model.save_pretrained(folder / "bundle")
+
+
+def train_few_steps(recipe: Recipe, data: Path, scenes: Path, before: Path, folder: Path) -> None:
+    """Stage five: the guided flow of `before` distilled into `few_steps` evaluations."""
     from mmfm.data.order import Order
     from mmfm.training.few_steps import FewStepsTask
     from mmfm.training.loop import train
 
     parts = flow_parts(
-        recipe, data, before / "bundle", fresh=False, few_steps=recipe.num_few_steps,
+        recipe, data, scenes, before / "bundle", fresh=False, few_steps=recipe.num_few_steps,
         few_steps_guidance=recipe.few_steps_guidance, few_steps_rank=recipe.few_steps_rank,
     )  # fmt: skip
     task = FewStepsTask(parts.decoder, parts.seen, parts.held_out)
@@ -307,25 +346,29 @@ def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/drawings"))
+@click.option("--scenes", type=click.Path(path_type=Path), default=Path("data/scenes"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/mini"))
 @click.option("--stage", type=click.Choice([*TRAINED, "bundle", "all"]), default="all")
 @click.option("--bundle", type=click.Path(path_type=Path), help="what stage `bundle` takes")
 @click.argument("settings", nargs=-1)
 def main(
-    data: Path, output: Path, stage: str, bundle: Path | None, settings: tuple[str, ...]
-) -> None:
-    """Train mini from the shards in --data; SETTINGS are key=value."""
+    data: Path, scenes: Path, output: Path, stage: str, bundle: Path | None,
+    settings: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Train mini from the shards in --data and --scenes; SETTINGS are key=value."""
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
     try:
         recipe = apply_settings(Recipe(), settings)
         if stage in ("towers", "all"):
             train_towers(recipe, data, output / "towers")
         if stage in ("flow", "all"):
-            train_flow(recipe, data, output / "towers", output / "flow", refine=False)
+            train_flow(recipe, data, None, output / "towers", output / "flow")
         if stage in ("refine", "all"):
-            train_flow(recipe, data, output / "flow", output / "refine", refine=True)
+            train_flow(recipe, data, scenes, output / "flow", output / "refine")
+        if stage in ("pixels", "all"):
+            train_pixels(recipe, data, scenes, output / "refine", output / "pixels")
         if stage in ("few_steps", "all"):
-            train_few_steps(recipe, data, output / "refine", output / "few_steps")
+            train_few_steps(recipe, data, scenes, output / "pixels", output / "few_steps")
         if stage in ("bundle", "all"):
             bundle = bundle or output / "few_steps" / "bundle"
             write_bundle(recipe, data, bundle, output / "bundle")

@@ -58,6 +58,13 @@ class PackedPictures:
             self.pixels[rows], *([one[i] for i in rows] if one else [] for one in lists)
         )
 
+    def joined(self, other: PackedPictures) -> PackedPictures:
+        """These pictures and then the others, which have the same size."""
+        return PackedPictures(
+            np.concatenate([self.pixels, other.pixels]), self.captions + other.captions,
+            self.meta + other.meta, self.keys + other.keys,
+        )  # fmt: skip
+
     def on_ground(self, rows: np.ndarray, ground: float | np.ndarray = 1.0) -> np.ndarray:
         """Rows as (B, 3, H, W) float32 in [-1, 1], composited on `ground` in [-1, 1].
 

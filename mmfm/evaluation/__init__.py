@@ -28,18 +28,20 @@ from mmfm.evaluation.prompts import Prompts
 from mmfm.evaluation.reconstruction import Reconstruction
 from mmfm.evaluation.retrieval import recall_at_k, retrieval
 from mmfm.evaluation.samples import Chosen, Samples, as_samples, open_samples
+from mmfm.evaluation.scenes import Scenes
 from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero_shot
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
 ASKED = ("prompts",)  # these take longer: every kind of question about every sample
 DRAWN = ("generation", "cycle")  # these draw a picture for each drawing that the judge knows
-_EVERY = (*PARTS, *ASKED, *DRAWN, *LEARNED)
+COMPOSED = ("scenes",)  # and this one for each scene of two drawings
+_EVERY = (*PARTS, *ASKED, *DRAWN, *COMPOSED, *LEARNED)
 _HELD_OUT = 20  # one sample in so many is for tests
 _PROBE_FOLDS = 3
 
 __all__ = [
-    "ASKED", "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples", "evaluate",
+    "ASKED", "COMPOSED", "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples", "evaluate",
     "is_held_out", "judge_generator", "label_of", "naming_figures", "open_samples", "recall_at_k",
     "retrieval", "zero_shot",
 ]  # fmt: skip
@@ -74,7 +76,7 @@ def evaluate(
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
     generation, cycle: pictures for the names of drawings that `judge` knows (default: the one that
-    ships), asked for as `asking` says.
+    ships), asked for as `asking` says. scenes: the same for composed scenes of two drawings.
     store: vectors of this model that are there already. on_bad: what becomes of samples that cannot
     be used; default: the first raises. data.sha256: of the sorted sample keys, so that two figures
     can be seen to share their data.
@@ -133,12 +135,14 @@ def _watchers(
     """What looks at the pictures as they are read, by part; a cycle needs its generation."""
     makers = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
     watch: dict[str, Any] = {name: make(model) for name, make in makers.items() if name in parts}
-    if set(parts) & set(DRAWN):
+    drawing: dict[str, Any] = {"num_prompts": asking.num_prompts, "seed": seed}
+    if set(parts) & {*DRAWN, *COMPOSED}:
         draw = drawn_by(model, asking, progress)
-        told = asking.told(model)
-        watch["generation"] = Generation(
-            draw, judge, num_prompts=asking.num_prompts, seed=seed, settings=told
-        )
+        drawing["settings"] = asking.told(model)
+    if set(parts) & set(DRAWN):
+        watch["generation"] = Generation(draw, judge, **drawing)
+    if "scenes" in parts:
+        watch["scenes"] = Scenes(draw, judge, **drawing)
     if "cycle" in parts:
         watch["cycle"] = Cycle(model, watch["generation"])
     return watch

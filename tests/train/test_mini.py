@@ -9,7 +9,9 @@ import torch
 from PIL import Image, ImageDraw
 
 import mmfm
+from data_pipelines.scenes import to_sample
 from mmfm.data import Sample, write_shards
+from mmfm.data.scenes import compose
 from mmfm.errors import InputError
 from train import mini
 from train.mini import Recipe, apply_settings
@@ -61,6 +63,7 @@ def test_emoji_come_more_often_and_skin_tones_less():
         assert weight(plain) > weight(icon) > 0
         assert weight(plain) > weight(toned)
         assert weight({**icon, "skin_tone": "dark"}) < weight(icon)
+    assert 0 < mini.flow_weight({"set": "scenes", "skin_tone": None}) < mini.flow_weight(plain)
 
 
 def drawing(number, split):
@@ -92,13 +95,27 @@ def shards(tmp_path_factory):
     return folder
 
 
-def test_from_shards_to_bundle(shards, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    circles = [np.asarray(Image.open(io.BytesIO(drawing(n, "train").image))) for n in (0, 1)]
+    names = ["red circle", "green circle"]
+    chance = np.random.default_rng(0)
+    made = [compose(circles, names, relation, chance) for relation in ("above", "left of")]
+    samples = [to_sample(scene, f"{number:09d}") for number, scene in enumerate(made)]
+    write_shards(samples, folder / "train")
+    write_shards(samples, folder / "test")
+    return folder
+
+
+def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
     settings = [
         "space=grid", "batch_size=6", "flow_batch_size=4", "towers.num_steps=3",
         "flow.num_steps=3", "towers.log_every=1", "flow.log_every=1", "refine.num_steps=1",
         "refine_batch_size=4", "few_steps.num_steps=1", "few_steps_batch_size=2",
+        "pixels.num_steps=2", "pixels_batch_size=4",
     ]  # fmt: skip
-    arguments = ["--data", str(shards), "-o", str(tmp_path), *settings]
+    arguments = ["--data", str(shards), "--scenes", str(scenes), "-o", str(tmp_path), *settings]
     try:
         mini.main(arguments, standalone_mode=False)
     finally:
