@@ -285,11 +285,13 @@ def is_worth_a_trial(name: str, device: torch.device) -> bool:
 
 
 def _seconds(compute: Callable[..., Any], *inputs: Tensor) -> float:
-    start = time.perf_counter()
+    # why: what else a processor does must not decide how this machine embeds from now on
+    clock = time.process_time if inputs[0].device.type == "cpu" else time.perf_counter
+    start = clock()
     compute(*inputs)
     if inputs[0].is_cuda:
         torch.cuda.synchronize(inputs[0].device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _words(trial: Trial) -> str:

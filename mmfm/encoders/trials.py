@@ -22,7 +22,7 @@ from torch import Tensor
 from mmfm.durable import replacing
 from mmfm.encoders.cache_folder import cache_folder
 
-VERSION = 1  # of what is measured and how; older files are not read
+VERSION = 2  # of what is measured and how; older files are not read
 SAMPLED = 256  # numbers of each tensor that go into a key
 
 

@@ -42,7 +42,7 @@ def test_what_changes_pictures_falls_back_and_is_remembered(decoder, monkeypatch
 def test_what_keeps_pictures_and_is_faster_is_taken(decoder, monkeypatch):
     monkeypatch.setattr("mmfm.encoders.precision.is_worth_a_trial", lambda *_: True)
     seconds = iter([2.0, 1.0] * precision.PASSES)
-    monkeypatch.setattr(precision, "_seconds", lambda draw, network: next(seconds))
+    monkeypatch.setattr(precision, "_seconds", lambda draw, network, clock: next(seconds))
     with torch.no_grad():
         decoder.network.out.bias.add_(1.0)  # another network than that of the other tests
     network, name = network_in("auto", decoder.network, pictures(decoder, 1e-4))
