@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # as mmfm.evaluation has them; not imported, so that --help stays quick
 PARTS = (
-    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "generation", "cycle",
-    "calibration", "probe", "knn",
+    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "bias",
+    "generation", "cycle", "calibration", "probe", "knn",
 )  # fmt: skip
 HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -> what it needs
 
@@ -68,7 +68,8 @@ def command(
     pictures, with chance beside each.
 
     generation: an independent judge names pictures drawn for the names of the data's drawings,
-    beside those drawings. cycle: their captions against the names. Both take minutes; ask for them.
+    beside those drawings. cycle: their captions against the names. bias: drawings of people by the
+    gender word and the skin tone of their names. These take minutes; ask for them.
     """
     from mmfm.data.bad import BadSamples
     from mmfm.evaluation import Asking, Judge, evaluate, open_samples

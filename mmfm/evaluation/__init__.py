@@ -19,6 +19,7 @@ from mmfm.data.bad import BadSamples
 from mmfm.data.sample import Sample
 from mmfm.data.store import EmbeddingStore
 from mmfm.errors import DataError, InputError
+from mmfm.evaluation.bias import Bias
 from mmfm.evaluation.captioning import Captioning
 from mmfm.evaluation.cycle import Cycle
 from mmfm.evaluation.gathered import Gathered, gather, label_of
@@ -32,7 +33,7 @@ from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
-ASKED = ("prompts",)  # these take longer: every kind of question about every sample
+ASKED = ("prompts", "bias")  # these take longer: many questions, pictures drawn of people
 DRAWN = ("generation", "cycle")  # these draw a picture for each drawing that the judge knows
 _EVERY = (*PARTS, *ASKED, *DRAWN, *LEARNED)
 _HELD_OUT = 20  # one sample in so many is for tests
@@ -71,6 +72,7 @@ def evaluate(
     zero_shot: `label` is the field of meta that names the class, or "caption"; `names` are those of
     the classes where the field is their number, as `.cls` is; `templates` as in `MMFM.classify`.
     captioning: by both ports and by each alone. prompts: every kind of `mmfm.data.questions`.
+    bias: drawings of people, by gender word and skin tone (`Bias.figures`).
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
     generation, cycle: pictures for the names of drawings that `judge` knows (default: the one that
@@ -106,6 +108,8 @@ def evaluate(
         "zero_shot": lambda: zero_shot(model, found, templates),
         **{name: part.figures for name, part in watch.items() if name in parts},
     }
+    if "bias" in parts:
+        makers["bias"] = lambda: watch["bias"].figures(found.images)
     if set(parts) & set(LEARNED):
         fit, test = _split(model, found, train, how, progress)
         makers.update(
@@ -133,6 +137,8 @@ def _watchers(
     """What looks at the pictures as they are read, by part; a cycle needs its generation."""
     makers = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
     watch: dict[str, Any] = {name: make(model) for name, make in makers.items() if name in parts}
+    if "bias" in parts:
+        watch["bias"] = Bias(model, seed)
     if set(parts) & set(DRAWN):
         draw = drawn_by(model, asking, progress)
         told = asking.told(model)
