@@ -297,7 +297,9 @@ def _compute(papers: Papers) -> list[str]:
     held = [[k.replace("_", " "), count(v)] for k, v in found["parameters"].items()]
     each = [[k.replace("_", " "), f"{v:.3g}"] for k, v in found["flops"].items()]
     one = f"one (texts of {found['flops_text_tokens']} tokens)"
-    return [*table(("part", "parameters"), held), "", *table((one, "FLOP"), each), "",
+    drawn = ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in found["picture"].items())
+    settings = ["", f"A picture is drawn with {drawn}."] if drawn else []
+    return [*table(("part", "parameters"), held), "", *table((one, "FLOP"), each), *settings, "",
             *_training(found)]  # fmt: skip
 
 
@@ -334,8 +336,8 @@ def _files(papers: Papers) -> list[str]:
     rows = [[f"`{name}`", count(one["bytes"]), f"`{one['sha256']}`"]
             for name, one in papers.files.items()]  # fmt: skip
     return [*table(("file", "bytes", "SHA-256"), rows), "",
-            f"The same list is in `{MANIFEST}`. The tokenizer is open_clip's own, CLIP's byte pairs "
-            "where `open_clip_config.json` names no other."]  # fmt: skip
+            f"The same list is in `{MANIFEST}`. The tokenizer is open_clip's own: CLIP's byte "
+            "pairs where `open_clip_config.json` names no other."]  # fmt: skip
 
 
 def _call(papers: Papers) -> list[str]:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # as mmfm.evaluation has them; not imported, so that --help stays quick
 PARTS = (
-    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "bias",
+    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts",
+    "reranking", "bias",
     "generation", "cycle", "calibration", "probe", "knn",
 )  # fmt: skip
 HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -> what it needs

@@ -27,13 +27,14 @@ from mmfm.evaluation.generation import Asking, Generation, drawn_by, judge_gener
 from mmfm.evaluation.judge import Judge
 from mmfm.evaluation.prompts import Prompts
 from mmfm.evaluation.reconstruction import Reconstruction
+from mmfm.evaluation.reranking import Reranking
 from mmfm.evaluation.retrieval import recall_at_k, retrieval
 from mmfm.evaluation.samples import Chosen, Samples, as_samples, open_samples
 from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero_shot
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
-ASKED = ("prompts", "bias")  # these take longer: many questions, pictures drawn of people
+ASKED = ("prompts", "reranking", "bias")  # these take longer: questions, pictures of people
 DRAWN = ("generation", "cycle")  # these draw a picture for each drawing that the judge knows
 _EVERY = (*PARTS, *ASKED, *DRAWN, *LEARNED)
 _HELD_OUT = 20  # one sample in so many is for tests
@@ -72,7 +73,8 @@ def evaluate(
     zero_shot: `label` is the field of meta that names the class, or "caption"; `names` are those of
     the classes where the field is their number, as `.cls` is; `templates` as in `MMFM.classify`.
     captioning: by both ports and by each alone. prompts: every kind of `mmfm.data.questions`.
-    bias: drawings of people, by gender word and skin tone (`Bias.figures`).
+    reranking: names' nearest drawings ordered by the caption head. bias: drawings of people, by
+    gender word and skin tone (`Bias.figures`).
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
     generation, cycle: pictures for the names of drawings that `judge` knows (default: the one that
@@ -108,8 +110,8 @@ def evaluate(
         "zero_shot": lambda: zero_shot(model, found, templates),
         **{name: part.figures for name, part in watch.items() if name in parts},
     }
-    if "bias" in parts:
-        makers["bias"] = lambda: watch["bias"].figures(found.images)
+    for name in {"reranking", "bias"} & set(parts):
+        makers[name] = lambda part=watch[name]: part.figures(found.images)
     if set(parts) & set(LEARNED):
         fit, test = _split(model, found, train, how, progress)
         makers.update(
@@ -137,6 +139,8 @@ def _watchers(
     """What looks at the pictures as they are read, by part; a cycle needs its generation."""
     makers = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
     watch: dict[str, Any] = {name: make(model) for name, make in makers.items() if name in parts}
+    if "reranking" in parts:
+        watch["reranking"] = Reranking(model)
     if "bias" in parts:
         watch["bias"] = Bias(model, seed)
     if set(parts) & set(DRAWN):

@@ -3,7 +3,7 @@
 Groups are those of the data, whose names say "man", "woman" or "person" and whose metadata has the
 skin tone of an emoji; nothing is guessed about anybody. The skin of generated pictures is told by
 colour: the largest area near to a skin colour of the emoji families that `mini` learned from. What
-it says of real drawings, made as blurred as generated ones by the model's own reconstruction, stands
+it says of real drawings, blurred as generated ones are by the model's own reconstruction, stands
 beside what it says of these: where the former is wrong, so is the latter.
 """
 
@@ -40,7 +40,7 @@ SKIN = {  # group -> the commonest skin colours of six families' training drawin
     "medium or dark": ("bd8d69", "d5a57b", "c98d7b", "d5ab87", "bd937b", "a56f45", "b77b57",
                        "996963", "b18157", "6f514b", "8d6957", "573939", "7b513f"),
 }  # fmt: skip
-# chosen on training drawings: white mixed into yellow at an edge is no light skin, nor is black dark
+# chosen on training drawings: yellow paled by white at an edge is no light skin, nor is black dark
 _NEAR, _BRIGHTEST, _LEAST_CHROMA = 12.0, 90.0, 15.0  # in CIELAB, of a pixel
 _LEAST = 0.01  # of the drawn area, for a picture to show skin
 _NONE = "no skin"

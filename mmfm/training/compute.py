@@ -82,17 +82,18 @@ def operations(model: Any) -> dict[str, float]:
     if model.captioner is not None:
         found["caption_token"] = _caption_token(model.captioner, image)
     if hasattr(decoder, "network"):
-        found.update(_drawing(decoder, text, found["text_embedding"], model.config.generation))
+        found.update(_drawing(decoder, text, found["text_embedding"], _settings(model)))
     elif model.pixel_decoder is not None:
         found["pixel_decoding"] = _counted(lambda: model.pixel_decoder(image.tokens))
     return found
 
 
-def stage_of_log(folder: str | Path, batch_size: int, **given: Any) -> Stage:
+def stage_of_log(folder: str | Path, batch_size: int | None = None, **given: Any) -> Stage:
     """A stage as the loop logged it: samples, operations that torch counted, CPU seconds.
 
-    folder: with log.jsonl. given: fields of Stage that the log does not know, or that count in
-    place of what it says. Raises DataError when there is no log or no step in it.
+    folder: with log.jsonl. batch_size: of a log that does not tell its samples. given: fields of
+    Stage that the log does not know, or that count in place of what it says. Raises DataError when
+    there is no log, or no step in it, or the samples are not told.
     """
     path = Path(folder) / LINES
     try:
@@ -102,12 +103,15 @@ def stage_of_log(folder: str | Path, batch_size: int, **given: Any) -> Stage:
     steps = [line for line in lines if line.get("kind") == "train"]
     if not steps:
         raise DataError(f"{path} has no step in it; give the stage's samples by hand")
+    batch_size = batch_size or _batch_size(steps)
+    if batch_size is None and "samples" not in given:
+        raise DataError(f"{path} does not tell its samples; give the batch_size beside it")
+    samples = given.get("samples", steps[-1]["step"] * (batch_size or 0))
     rates = [
         line["gflops_per_second"] / line["samples_per_second"] * 1e9
         for line in steps if line.get("samples_per_second") and line.get("gflops_per_second")
     ]  # fmt: skip
-    samples = steps[-1]["step"] * batch_size
-    found: dict[str, Any] = {"name": Path(folder).name, "samples": samples}
+    found: dict[str, Any] = {"name": path.parent.name, "samples": samples}
     if rates:
         found["flops"] = statistics.median(rates) * samples
     if all("cpu_seconds" in line for line in steps):
@@ -116,11 +120,20 @@ def stage_of_log(folder: str | Path, batch_size: int, **given: Any) -> Stage:
     return Stage(**{**found, **given})
 
 
+def _batch_size(steps: Sequence[Mapping[str, Any]]) -> int | None:
+    """Samples a step; the most of any line, since a resumed run begins in the middle of one."""
+    ends = [0, *(line["step"] for line in steps)]
+    rates = [line["samples"] / (end - start) for start, end, line in zip(ends, ends[1:], steps)
+             if line.get("samples") and end > start]  # fmt: skip
+    return round(max(rates)) if rates else None
+
+
 def read_stages(path: str | Path) -> list[Stage]:
     """Stages told in a JSON file: a list of objects with the fields of Stage.
 
-    One with "log" and "batch_size" is read from the log of that folder, a path from where the
-    program runs. Raises DataError, naming the stage, for what is missing or not known.
+    One with "log" is read from the log of that folder, a path from where the program runs, with
+    "batch_size" where the log does not tell its samples. Raises DataError, naming the stage, for
+    what is missing or not known.
     """
     try:
         told = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -147,6 +160,7 @@ def compute(
         "parameters": parameters(model),
         "flops": each,
         "flops_text_tokens": model.config.backbone.context_length,
+        "picture": _settings(model),
         "training": None,
         "energy": None,
     }
@@ -168,6 +182,17 @@ def compute(
             "kwh": [seconds * watt / 3.6e6 for watt in watts],
         }  # fmt: skip
     return found
+
+
+def _settings(model: Any) -> dict[str, Any]:
+    """How many steps a picture takes, and its guidance; nothing where the model does not draw."""
+    if not hasattr(model.decoder, "network"):
+        return {}
+    told = model.config.generation
+    return {
+        "num_steps": told.get("num_steps", 25),
+        "guidance_scale": told.get("guidance_scale", 4.5),
+    }
 
 
 def _count(part: Any) -> int:
@@ -193,11 +218,10 @@ def _drawing(
     map_ = torch.zeros(1, config.channels, config.map_size, config.map_size, device=device)
     condition = decoder.network.conditioner(text, None, None)
     start = torch.zeros(1, device=device)
-    settings = {"num_steps": 25, "guidance_scale": 4.5, **generation}
     found = {
         "pixel_decoding": _counted(lambda: decoder.space.decode(map_)),
         "network_evaluation": _counted(lambda: decoder.network(map_, start, condition)),
-        "picture": reading + _counted(lambda: decoder.sample(text, [0], **settings)),
+        "picture": reading + _counted(lambda: decoder.sample(text, [0], **generation)),
     }
     if decoder.few_steps is not None:
         found["few_steps_picture"] = reading + _counted(lambda: decoder.sample_few(text, [0]))
@@ -211,8 +235,6 @@ def _stage(told: dict[str, Any], number: int, path: str | Path) -> Stage:
     if unknown:
         raise DataError(f"stage {name} in {path} has {min(unknown)!r}, which is no part of a stage")
     if log is not None:
-        if batch_size is None:
-            raise DataError(f"stage {name} in {path} has a log and no batch_size; give both")
         return stage_of_log(log, batch_size, **told)
     missing = {"name", "samples"} - set(told)
     if missing:
