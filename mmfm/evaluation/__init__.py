@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -111,7 +112,7 @@ def evaluate(
         **{name: part.figures for name, part in watch.items() if name in parts},
     }
     for name in {"reranking", "bias"} & set(parts):
-        makers[name] = lambda part=watch[name]: part.figures(found.images)
+        makers[name] = partial(watch[name].figures, found.images)
     if set(parts) & set(LEARNED):
         fit, test = _split(model, found, train, how, progress)
         makers.update(

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from mmfm.drawing.sampling import Sampling
 from mmfm.errors import DataError, InputError
 from mmfm.shapes import Embeddings
 from mmfm.training.log import LINES
@@ -188,11 +189,8 @@ def _settings(model: Any) -> dict[str, Any]:
     """How many steps a picture takes, and its guidance; nothing where the model does not draw."""
     if not hasattr(model.decoder, "network"):
         return {}
-    told = model.config.generation
-    return {
-        "num_steps": told.get("num_steps", 25),
-        "guidance_scale": told.get("guidance_scale", 4.5),
-    }
+    drawn = Sampling.of(model.config.generation, {})
+    return {"num_steps": drawn.num_steps, "guidance_scale": drawn.guidance_scale}
 
 
 def _count(part: Any) -> int:
@@ -200,8 +198,14 @@ def _count(part: Any) -> int:
 
 
 def _counted(work: Callable[[], Any]) -> float:
-    with flop_counter() as counter:
-        work()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # why: the fused attention of inference is one operation that torch's counter does not know
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with flop_counter() as counter:
+            work()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return float(counter.get_total_flops())
 
 
