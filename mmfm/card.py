@@ -194,6 +194,10 @@ def _limits(papers: Papers) -> list[str]:
 def _data(papers: Papers) -> list[str]:
     told = papers.metrics.get("trained_on", {})
     lines = [f"Trained on: {told.get('drawings') or told.get('data') or NOT_RECORDED}."]
+    samples = told.get("samples")
+    if isinstance(samples, Mapping) and samples:
+        parts = ", ".join(f"{split} {number(value)}" for split, value in samples.items())
+        lines += [f"Samples of each split: {parts}.", ""]
     lines += [f"- `{name}`, SHA-256 `{digest}`" for name, digest in
               told.get("archives_sha256", {}).items()]  # fmt: skip
     lines += ["", f"Licence: {papers.metrics.get('license', NOT_RECORDED)}."]

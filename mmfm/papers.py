@@ -18,6 +18,7 @@ from mmfm.errors import ModelError
 
 CONFIG, METRICS, COMPUTE = "config.json", "metrics.json", "compute.json"
 ATTRIBUTION, MANIFEST, README = "ATTRIBUTION.md", "manifest.json", "README.md"
+_MEASURED = ("figures", "bias", "commands")
 _UNLISTED = (MANIFEST, README)
 _LICENCE = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 
@@ -68,6 +69,11 @@ class Papers:
                 one["sets"].append(cells[0])
                 one["pictures"] += int(cells[-1])
         return found
+
+
+def unmeasured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json without its figures: what stays true of weights that were trained further."""
+    return {name: value for name, value in metrics.items() if name not in _MEASURED}
 
 
 def files_of(folder: Path) -> dict[str, dict[str, Any]]:

@@ -158,3 +158,20 @@ def test_the_model_that_ships_names_whom_it_learned_from():
     text = card.markdown(papers)
     for line in papers.attribution.splitlines():
         assert line.startswith("# ") or line in text
+
+
+def test_the_papers_of_what_ships_are_of_these_weights():
+    """After a change of its files: python -m train.compute mmfm/weights/mini --stages FILE."""
+    folder = bundle.find("mini")
+    papers = Papers.read(folder)
+    assert papers.changed in ([], None)
+    if papers.manifest:
+        assert (folder / "README.md").read_text(encoding="utf-8") == card.markdown(papers)
+
+
+def test_figures_do_not_outlive_the_weights_they_are_of():
+    from mmfm.papers import unmeasured
+
+    kept = unmeasured(METRICS)
+    assert set(METRICS) - set(kept) == {"figures", "bias", "commands"}
+    assert kept["license"] == METRICS["license"]

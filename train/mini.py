@@ -173,7 +173,8 @@ class FlowParts:
         MMFM(
             replace(model.config, decoder=self.decoder.config),
             model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,
-            pixel_decoder=model.pixel_decoder, decoder=self.decoder, device="cpu",
+            pixel_decoder=model.pixel_decoder, decoder=self.decoder,
+            attribution=model.attribution, device="cpu",
         ).save_pretrained(folder)  # fmt: skip
 
 

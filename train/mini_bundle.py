@@ -71,6 +71,7 @@ def write_bundle(
         "commands": commands,
         "trained_on": {
             "drawings": "npm @iconify/json and Debian openclipart, split `train`",
+            "samples": manifest.get("samples", {}),
             "archives_sha256": manifest["archives_sha256"],
             "licenses": sorted({s["license"] for s in manifest["sets"].values()}),
             "recipe": asdict(recipe),
