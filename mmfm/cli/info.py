@@ -9,7 +9,7 @@ import click
 
 from mmfm.cli.options import Run, named, shared
 
-_LONG = ("recipe", "archives_sha256", "commands", "ports")  # --json has them
+_LONG = ("recipe", "archives_sha256", "ports")  # --json has them
 
 
 @click.command("info")
@@ -34,7 +34,8 @@ def command(run: Run) -> None:
 def summary(facts: Mapping[str, Any]) -> list[str]:
     """The facts of a model for people: what it is, how good, how large, whose, and at what cost."""
     size = sum(one["bytes"] for one in facts.get("files", {}).values())
-    apart = ("figures", "compute", "licences", "files", "changed", "trained_on", "bias", "limits")
+    apart = ("figures", "compute", "licences", "files", "changed", "trained_on", "bias", "limits",
+             "commands")  # fmt: skip
     lines = lines_of(_short({k: v for k, v in facts.items() if k not in apart}))
     if "files" in facts:
         lines += [f"files{'':<24}{len(facts['files'])}, {size / 1e6:.1f} MB; {_agreement(facts)}"]
@@ -87,6 +88,8 @@ def _short(facts: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             if name not in _LONG:
                 found[name] = _short(value)
+        elif name == "about":
+            continue
         elif name.endswith(("hash", "sha256")):
             found[name] = str(value)[:16]
         else:
@@ -117,7 +120,8 @@ def _cost(compute: Mapping[str, Any] | None) -> list[str]:
                  f"{training['flops_guideline']:.0e}")  # fmt: skip
     if energy is not None:
         low, high = energy["kwh"]
-        lines.append(f"  energy{'':<20} {low:.3g} to {high:.3g} kWh: {energy['method']}")
+        watts = " to ".join(f"{watt:g}" for watt in energy["watts_per_core"])
+        lines.append(f"  energy{'':<20} {low:.3g} to {high:.3g} kWh at {watts} W a core, assumed")
     return lines
 
 

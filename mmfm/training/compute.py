@@ -228,6 +228,7 @@ def _drawing(
         "picture": reading + _counted(lambda: decoder.sample(text, [0], **generation)),
     }
     if decoder.few_steps is not None:
+        decoder.few_network()  # made once and kept, so that making it is no part of a picture
         found["few_steps_picture"] = reading + _counted(lambda: decoder.sample_few(text, [0]))
     return found
 

@@ -18,8 +18,8 @@ METRICS = json.loads(
 )["figures"]
 SPLITS = ("test_emoji", "test", "unseen")
 PROMPTS = {  # the first words of a row -> kind
-    "question: what is it": "what", "a drawing of": "drawing", "question: what colour": "colour",
-    "question: how many": "how many", "question: which style": "style",
+    "question: what is it": "what", "a drawing of": "prefix", "question: what colour": "colour",
+    "question: how many": "how many", "question: which style": "which style",
     "question: is there": "is there", "keywords:": "keywords", "sentence:": "sentence",
 }  # fmt: skip
 MODES = {"50 guided steps": "generation_50_steps", "25 guided steps": "generation",

@@ -79,6 +79,20 @@ def test_a_picture_is_its_evaluations(tiny_model, counted):
     assert 0.7 * most < counted["picture"] < most + counted["pixel_decoding"] + 1
 
 
+def test_a_few_steps_picture_is_so_many_evaluations(tiny_model):
+    from dataclasses import replace
+
+    from mmfm.model import MMFM
+
+    config = tiny_model.config
+    few = replace(config, decoder=replace(config.decoder, few_steps=4))
+    model = MMFM.from_config(few, texts=["a red circle"], device="cpu")
+    first, again = operations(model), operations(model)
+    assert first == again
+    each = (first["few_steps_picture"] - first["text_embedding"]) / 4
+    assert 0.9 < each / first["network_evaluation"] <= 1  # the context is read once
+
+
 def test_parameters_are_those_of_the_modules(tiny_model):
     found = parameters(tiny_model)
     total = sum(p.numel() for part in tiny_model.parts.values() for p in part.parameters())
