@@ -4,6 +4,10 @@
     config.json            heads.safetensors             the heads, their shapes, the flow's space
     vocabulary.json                                      the caption head's tokens (CLIP BPE ids)
     metrics.json                                         what was measured, on what, with what
+    compute.json                                         parameters, operations, energy
+    ATTRIBUTION.md                                       whose pictures it learned from
+    README.md                                            the model card, made of all of these
+    manifest.json                                        sizes and SHA-256 of the files
     modules.json                                         tells sentence-transformers how to load it
     vae/                                                 of a decoder in vae space: its autoencoder,
                                                          in diffusers' own format
@@ -20,8 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmfm import card
 from mmfm.config import ModelConfig, from_dict, to_dict
+from mmfm.durable import replacing
 from mmfm.errors import ModelError, OutputError
+from mmfm.papers import ATTRIBUTION, COMPUTE, CONFIG, MANIFEST, METRICS, README, Papers, manifest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"  # of the models that ship
-CONFIG, HEADS, VOCABULARY, METRICS = (
-    "config.json", "heads.safetensors", "vocabulary.json", "metrics.json"
-)  # fmt: skip
+HEADS, VOCABULARY = "heads.safetensors", "vocabulary.json"
 VAE = "vae"  # the folder of an autoencoder
 MODULES = "modules.json"  # sentence-transformers' list of what to load
 TOWERS = {"idx": 0, "name": "0", "path": "", "type": "mmfm.sentence_transformer.Towers"}
@@ -46,6 +51,8 @@ class Bundle:
     heads: dict[str, Tensor]
     vocabulary: list[int] | None
     metrics: dict[str, Any]
+    compute: dict[str, Any]
+    attribution: str
 
     def fill(self, name: str, head: Module) -> None:
         """Give the head called `name` its weights. Raises ModelError when they do not fit."""
@@ -82,7 +89,9 @@ def read(folder: Path) -> Bundle:
         config = from_dict(ModelConfig, values)
         heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else {}
         vocabulary = _json(folder / VOCABULARY)
-        metrics = _json(folder / METRICS) or {}
+        metrics, compute = (_json(folder / name) or {} for name in (METRICS, COMPUTE))
+        told = folder / ATTRIBUTION
+        attribution = told.read_text(encoding="utf-8") if told.is_file() else ""
     except ModelError:
         raise
     except (OSError, ValueError, TypeError, AttributeError, SafetensorError) as error:
@@ -96,17 +105,18 @@ def read(folder: Path) -> Bundle:
                 f"{folder / VOCABULARY} has {found or 'no'} tokens, its {CONFIG} says "
                 f"{config.captioner.vocab_size}; copy the bundle again"
             )
-    return Bundle(folder, config, heads, vocabulary, metrics)
+    return Bundle(folder, config, heads, vocabulary, metrics, compute, attribution)
 
 
 def write(
     folder: Path, config: ModelConfig, heads: dict[str, Tensor], vocabulary: list[int] | None,
-    metrics: dict[str, Any], save_parts,
+    metrics: dict[str, Any], compute: dict[str, Any], attribution: str, save_parts,
 ) -> None:  # fmt: skip
     """Write a bundle: whole, under a temporary name, then renamed; an older one is replaced.
 
-    save_parts(folder) writes what saves itself: the backbone's two files, an autoencoder. Raises
-    OutputError when the folder cannot be written or holds something that is not a bundle.
+    Card and manifest are made of what is written. save_parts(folder) writes what saves itself: the
+    backbone's two files, an autoencoder. Raises OutputError when the folder cannot be written or
+    holds something that is not a bundle.
     """
     from safetensors.torch import save_file
 
@@ -122,11 +132,15 @@ def write(
             save_file(heads, temporary / HEADS)
         if vocabulary is not None:
             (temporary / VOCABULARY).write_text(json.dumps(vocabulary) + "\n")
-        if metrics:
-            (temporary / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+        for name, facts in ((METRICS, metrics), (COMPUTE, compute)):
+            if facts:
+                (temporary / name).write_text(json.dumps(facts, indent=2) + "\n")
+        if attribution:
+            (temporary / ATTRIBUTION).write_text(attribution, encoding="utf-8")
         (temporary / MODULES).write_text(json.dumps([TOWERS], indent=2) + "\n")
         values = {"format": FORMAT, **to_dict(config)}
         (temporary / CONFIG).write_text(json.dumps(values, indent=2) + "\n")
+        seal(temporary)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(temporary, folder)
@@ -134,6 +148,17 @@ def write(
         raise OutputError(f"cannot write {folder}: {error.strerror}; choose another") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def seal(folder: Path) -> None:
+    """Make card and manifest of a bundle anew, after its other files have changed.
+
+    Raises ModelError for papers that cannot be read.
+    """
+    papers = Papers.read(folder)
+    for name, text in ((README, card.markdown(papers)), (MANIFEST, manifest_of(papers.files))):
+        with replacing(folder / name) as file:
+            file.write(text.encode())
 
 
 def size(folder: Path) -> int:

@@ -50,7 +50,7 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
         self, config: ModelConfig, backbone: Backbone, *, captioner: Captioner | None = None,
         vocabulary: Vocabulary | None = None, pixel_decoder: PixelDecoder | None = None,
         decoder: ImageDecoder | None = None, metrics: dict[str, Any] | None = None,
-        device: str | None = None,
+        compute: dict[str, Any] | None = None, attribution: str = "", device: str | None = None,
     ) -> None:  # fmt: skip
         self.config = config
         self.backbone = backbone
@@ -58,7 +58,9 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
         self.vocabulary = vocabulary
         self.pixel_decoder = pixel_decoder
         self.decoder = decoder
-        self.metrics = metrics or {}
+        self.metrics = metrics or {}  # what was measured: metrics.json
+        self.compute = compute or {}  # what it costs: compute.json, of mmfm.training.compute
+        self.attribution = attribution  # whose pictures it learned from: ATTRIBUTION.md
         self.preprocess = Preprocess.from_open_clip(config.backbone.preprocess_cfg)
         self.device = pick_device(device)
         for part in self.parts.values():
@@ -95,10 +97,11 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
         tokens = found.vocabulary
         vocabulary = None if tokens is None else Vocabulary.from_list(tokens, backbone.tokenizer)
         return cls(found.config, backbone, vocabulary=vocabulary, metrics=found.metrics,
+                   compute=found.compute, attribution=found.attribution,
                    device=device, **heads.read(found))  # fmt: skip
 
     def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype = torch.float32) -> Path:
-        """Write a bundle; open_clip loads its backbone with `local-dir:FOLDER`.
+        """Write a bundle with its model card; open_clip loads its backbone, `local-dir:FOLDER`.
 
         dtype: of the weights on disk; torch.float16 halves them. Loading always gives float32. An
         autoencoder is written in the precision that it has.
@@ -120,7 +123,8 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
             if self.autoencoder is not None:
                 self.autoencoder.save_pretrained(path / bundle.VAE)
 
-        bundle.write(Path(folder), self.config, weights, tokens, self.metrics, save_parts)
+        bundle.write(Path(folder), self.config, weights, tokens, self.metrics, self.compute,
+                     self.attribution, save_parts)  # fmt: skip
         return Path(folder)
 
     @property
@@ -167,6 +171,7 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
             "device": str(self.device),
             "precision": chosen(self.backbone),
             **self.metrics,
+            "compute": self.compute or None,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ embedding and retrieval

@@ -38,6 +38,7 @@ from mmfm.data.packed import PackedPictures
 from mmfm.data.questions import every_text
 from mmfm.data.shards import read_shards
 from mmfm.errors import InputError
+from mmfm.papers import unmeasured
 from mmfm.shapes import Embeddings
 from mmfm.training.caption import CaptionData, CaptionShares, CaptionTask
 from mmfm.training.loop_config import LoopConfig
@@ -208,13 +209,13 @@ def train_head(recipe: Recipe, data: Path, folder: Path) -> None:
 
 
 def write_bundle(model: MMFM, head: Captioner, vocabulary: Vocabulary, folder: Path) -> None:
-    """The model with another caption head, in half precision."""
+    """The model with another caption head, in half precision; its figures were another head's."""
     from mmfm.model import MMFM
 
     MMFM(
         replace(model.config, captioner=head.config), model.backbone, captioner=head,
         vocabulary=vocabulary, pixel_decoder=model.pixel_decoder, decoder=model.decoder,
-        metrics=model.metrics, device="cpu",
+        metrics=unmeasured(model.metrics), attribution=model.attribution, device="cpu",
     ).save_pretrained(folder, dtype=torch.float16)  # fmt: skip
 
 

@@ -10,16 +10,14 @@ drawings. Stage `pixels`: the pixel decoder alone, on what the frozen tower saw.
 the guided flow distilled into four evaluations, an adapter beside it. Each stage logs to
 `runs/mini/STAGE` (log.jsonl, sample sheets, TensorBoard), saves checkpoints there and resumes from
 the newest. Then the bundle is written to `runs/mini/bundle` with its figures on the held-out
-splits. Settings are `towers.num_steps=2000` and so on.
+splits, its card, and what its training took (`train/mini_bundle.py`). Settings are
+`towers.num_steps=2000` and so on.
 """
 
 from __future__ import annotations
 
-import json
-import random
-import shutil
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,18 +29,18 @@ from mmfm.config import ModelConfig, override
 from mmfm.data.packed import PackedPictures
 from mmfm.data.shards import read_shards
 from mmfm.errors import InputError
+from mmfm.training.compute import read_stages
 from mmfm.training.loop import LoopConfig
+from train.mini_bundle import EMOJI, logged_stages, write_bundle
 
 if TYPE_CHECKING:
     from mmfm.captioner.vocabulary import Vocabulary
-    from mmfm.data.sample import Sample
     from mmfm.decoder.decoder import ImageDecoder
     from mmfm.model import MMFM
     from mmfm.training.flow import FlowData
     from mmfm.training.towers import Towers
 
 TRAINED = ("towers", "flow", "refine", "pixels", "few_steps")
-EMOJI = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +187,8 @@ class FlowParts:
         MMFM(
             replace(model.config, decoder=self.decoder.config),
             model.backbone, captioner=model.captioner, vocabulary=model.vocabulary,
-            pixel_decoder=model.pixel_decoder, decoder=self.decoder, device="cpu",
+            pixel_decoder=model.pixel_decoder, decoder=self.decoder,
+            attribution=model.attribution, device="cpu",
         ).save_pretrained(folder)  # fmt: skip
 
 
@@ -284,50 +283,6 @@ def train_few_steps(recipe: Recipe, data: Path, scenes: Path, before: Path, fold
     parts.save(folder / "bundle")
 
 
-def write_bundle(recipe: Recipe, data: Path, bundle: Path, folder: Path) -> None:
-    """The model in half precision, measured as it will ship, with its figures and its origin."""
-    from mmfm.evaluation import evaluate
-    from mmfm.model import MMFM
-    from mmfm.presets import mini
-
-    trained = MMFM.from_pretrained(bundle, device="cpu")
-    # how to sample is chosen after training, so it is set here and not before
-    trained.config = replace(trained.config, generation=mini(space=recipe.space).generation)
-    trained.save_pretrained(folder, dtype=torch.float16)
-    model = MMFM.from_pretrained(folder, device="cpu")
-    splits = {name: list(read_shards(data / name)) for name in ("test", "unseen")}
-    splits["test_emoji"] = [s for s in splits["test"] if s.meta["set"] in EMOJI]
-    parts = ("retrieval", "captioning", "reconstruction")
-    figures = {name: evaluate(model, samples, parts=parts) for name, samples in splits.items()}
-    manifest = json.loads((data / "manifest.json").read_text())
-    model.metrics = {
-        "figures": figures,
-        "trained_on": {
-            "drawings": "npm @iconify/json and Debian openclipart, split `train`",
-            "archives_sha256": manifest["archives_sha256"],
-            "licenses": sorted({s["license"] for s in manifest["sets"].values()}),
-            "recipe": asdict(recipe),
-        },
-        "knows": "drawings, icons and emoji on plain ground; no photographs",
-        "license": "Apache-2.0 (weights and code); drawings as in ATTRIBUTION.md",
-    }
-    # the weights are halves already: saving them again changes no bit of them
-    model.save_pretrained(folder, dtype=torch.float16)
-    shutil.copy(data / "ATTRIBUTION.md", folder / "ATTRIBUTION.md")
-    draw_sheet(model, splits["test_emoji"], folder.parent / "generated.png")
-    print(json.dumps(figures, indent=2))
-
-
-def draw_sheet(model: MMFM, samples: list[Sample], path: Path, count: int = 60) -> None:
-    """Pictures for the names of `count` test drawings, drawn at random with a fixed seed."""
-    from mmfm.cli.sheet import contact_sheet
-
-    names = sorted({s.meta["name"] for s in samples if not s.meta["skin_tone"]})
-    chosen = random.Random(0).sample(names, min(count, len(names)))
-    images = [model.generate(name, seed=0)[0] for name in chosen]
-    contact_sheet(images, chosen, columns=12, cell=96).save(path)
-
-
 def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
     """`("towers.num_steps=10", "seed=1")` applied; InputError names what is not known."""
     for setting in settings:
@@ -350,10 +305,14 @@ def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/mini"))
 @click.option("--stage", type=click.Choice([*TRAINED, "bundle", "all"]), default="all")
 @click.option("--bundle", type=click.Path(path_type=Path), help="what stage `bundle` takes")
+@click.option("--stages", type=click.Path(path_type=Path), help="JSON of how the weights were "
+              "trained, as for train.compute.  [the logs that are there]")  # fmt: skip
+@click.option("--hardware", default="", help="Of the stages that logs tell, in words.")
+@click.option("--quick", is_flag=True, help="Measure retrieval, captions, reconstruction alone.")
 @click.argument("settings", nargs=-1)
 def main(
-    data: Path, scenes: Path, output: Path, stage: str, bundle: Path | None,
-    settings: tuple[str, ...],
+    data: Path, scenes: Path, output: Path, stage: str, bundle: Path | None, stages: Path | None,
+    hardware: str, quick: bool, settings: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train mini from the shards in --data and --scenes; SETTINGS are key=value."""
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
@@ -371,7 +330,9 @@ def main(
             train_few_steps(recipe, data, scenes, output / "pixels", output / "few_steps")
         if stage in ("bundle", "all"):
             bundle = bundle or output / "few_steps" / "bundle"
-            write_bundle(recipe, data, bundle, output / "bundle")
+            logs = [*(output / name for name in TRAINED), bundle.parent / "head"]
+            told = logged_stages(logs, hardware) if stages is None else read_stages(stages)
+            write_bundle(recipe, data, scenes, bundle, output / "bundle", told, quick)
     except InputError as error:
         click.echo(f"train.mini: error: {error}", err=True)
         raise SystemExit(2) from None

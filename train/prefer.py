@@ -25,6 +25,7 @@ import torch
 
 from mmfm.config import override
 from mmfm.errors import InputError
+from mmfm.papers import unmeasured
 from mmfm.training.loop import LoopConfig
 
 HELD_OUT = 8  # one prompt in so many
@@ -143,6 +144,7 @@ def prefer(
     held_out = sorted({prompt for prompt in prompts if is_held_out(prompt)} | set(measured))
     if held_out:
         report |= compare(model, tuned, held_out, recipe.seed)
+    tuned.metrics, tuned.compute = unmeasured(tuned.metrics), {}
     tuned.save_pretrained(out / "bundle", dtype=torch.float16)
     (out / "report.json").write_text(json.dumps(report, indent=2))
     return report

@@ -30,6 +30,7 @@ VERBS = {  # verb -> its line in the help; its module is mmfm.cli.<verb>
     "train": "Train a backbone from shards, by a recipe.",
     "evaluate": "Measure a model on held-out shards.",
     "export": "Write the backbone for open_clip or ONNX Runtime.",
+    "card": "Write the model card of a bundle.",
     "info": "Say what a model is and how good it is.",
 }
 

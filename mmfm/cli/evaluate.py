@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # as mmfm.evaluation has them; not imported, so that --help stays quick
 PARTS = (
-    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "generation", "cycle",
-    "scenes", "calibration", "probe", "knn",
+    "retrieval", "zero_shot", "captioning", "reconstruction", "prompts", "reranking", "bias",
+    "generation", "cycle", "scenes", "calibration", "probe", "knn",
 )  # fmt: skip
 HEADS = {"captioning": "captioner", "reconstruction": "pixel_decoder"}  # part -> what it needs
 
@@ -69,7 +69,8 @@ def command(
 
     generation: an independent judge names pictures drawn for the names of the data's drawings,
     beside those drawings. cycle: their captions against the names. scenes: two drawings of
-    `data_pipelines.scenes` in one picture, and where they stand. All take minutes; ask for them.
+    `data_pipelines.scenes` in one picture, and where they stand. bias: drawings of people by the
+    gender word and the skin tone of their names. These take minutes; ask for them.
     """
     from mmfm.data.bad import BadSamples
     from mmfm.evaluation import Asking, Judge, evaluate, open_samples

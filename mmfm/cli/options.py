@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,6 +79,20 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
         verb(Run(model, device, seed, as_json, allow_pickle), **options)
 
     return with_run
+
+
+def named(verb: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a verb that is about one model: `mmfm VERB mini` is `mmfm VERB --model mini`."""
+
+    @click.argument("name", metavar="[MODEL]", required=False)
+    @functools.wraps(verb)
+    def with_name(run: Run, name: str | None, **options: Any) -> None:
+        told = click.get_current_context().get_parameter_source("model")
+        if name is not None and told is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"got MODEL {name!r} and --model {run.model!r}; give one")
+        verb(run if name is None else replace(run, model=name), **options)
+
+    return with_name
 
 
 def given(**options: Any) -> dict[str, Any]:

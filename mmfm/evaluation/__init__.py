@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from mmfm.data.bad import BadSamples
 from mmfm.data.sample import Sample
 from mmfm.data.store import EmbeddingStore
 from mmfm.errors import DataError, InputError
+from mmfm.evaluation.bias import Bias
 from mmfm.evaluation.captioning import Captioning
 from mmfm.evaluation.cycle import Cycle
 from mmfm.evaluation.gathered import Gathered, gather, label_of
@@ -26,6 +28,7 @@ from mmfm.evaluation.generation import Asking, Generation, drawn_by, judge_gener
 from mmfm.evaluation.judge import Judge
 from mmfm.evaluation.prompts import Prompts
 from mmfm.evaluation.reconstruction import Reconstruction
+from mmfm.evaluation.reranking import Reranking
 from mmfm.evaluation.retrieval import recall_at_k, retrieval
 from mmfm.evaluation.samples import Chosen, Samples, as_samples, open_samples
 from mmfm.evaluation.scenes import Scenes
@@ -33,7 +36,7 @@ from mmfm.evaluation.zero_shot import calibration, learned, naming_figures, zero
 
 PARTS = ("retrieval", "zero_shot", "captioning", "reconstruction")  # unless others are asked for
 LEARNED = ("calibration", "probe", "knn")  # these need examples to learn from
-ASKED = ("prompts",)  # these take longer: every kind of question about every sample
+ASKED = ("prompts", "reranking", "bias")  # these take longer: questions, pictures of people
 DRAWN = ("generation", "cycle")  # these draw a picture for each drawing that the judge knows
 COMPOSED = ("scenes",)  # and this one for each scene of two drawings
 _EVERY = (*PARTS, *ASKED, *DRAWN, *COMPOSED, *LEARNED)
@@ -73,6 +76,8 @@ def evaluate(
     zero_shot: `label` is the field of meta that names the class, or "caption"; `names` are those of
     the classes where the field is their number, as `.cls` is; `templates` as in `MMFM.classify`.
     captioning: by both ports and by each alone. prompts: every kind of `mmfm.data.questions`.
+    reranking: names' nearest drawings ordered by the caption head. bias: drawings of people, by
+    gender word and skin tone (`Bias.figures`).
     calibration, probe, knn: learned on the labels of `train`, or, without it, on
     the samples that `is_held_out` does not choose; measured on the others.
     generation, cycle: pictures for the names of drawings that `judge` knows (default: the one that
@@ -108,6 +113,8 @@ def evaluate(
         "zero_shot": lambda: zero_shot(model, found, templates),
         **{name: part.figures for name, part in watch.items() if name in parts},
     }
+    for name in {"reranking", "bias"} & set(parts):
+        makers[name] = partial(watch[name].figures, found.images)
     if set(parts) & set(LEARNED):
         fit, test = _split(model, found, train, how, progress)
         makers.update(
@@ -135,6 +142,10 @@ def _watchers(
     """What looks at the pictures as they are read, by part; a cycle needs its generation."""
     makers = {"captioning": Captioning, "reconstruction": Reconstruction, "prompts": Prompts}
     watch: dict[str, Any] = {name: make(model) for name, make in makers.items() if name in parts}
+    if "reranking" in parts:
+        watch["reranking"] = Reranking(model)
+    if "bias" in parts:
+        watch["bias"] = Bias(model, seed)
     drawing: dict[str, Any] = {"num_prompts": asking.num_prompts, "seed": seed}
     if set(parts) & {*DRAWN, *COMPOSED}:
         draw = drawn_by(model, asking, progress)

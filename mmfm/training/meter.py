@@ -36,6 +36,7 @@ class Meter:
     def __init__(self, flops_per_sample: float | None = None) -> None:
         self.flops_per_sample = flops_per_sample  # forward and backward, as executed
         self._start = time.monotonic()
+        self._cpu = time.process_time()
         self._samples = 0
 
     @contextmanager
@@ -57,9 +58,17 @@ class Meter:
         self._samples += samples
 
     def read(self) -> dict[str, float]:
-        """Samples and 10^9 operations per second since the last call, over all processes."""
+        """Samples and 10^9 operations per second since the last call, over all processes; how many
+        samples that were, and CPU seconds of this process since then, what is paused included.
+        """
         now = time.monotonic()
         rate = self._samples / max(now - self._start, 1e-9)
-        self._start, self._samples = now, 0
+        samples, self._start, self._samples = self._samples, now, 0
         flops = self.flops_per_sample or 0.0
-        return {"samples_per_second": rate, "gflops_per_second": rate * flops / 1e9}
+        cpu, self._cpu = self._cpu, time.process_time()
+        return {
+            "samples_per_second": rate,
+            "gflops_per_second": rate * flops / 1e9,
+            "samples": samples,
+            "cpu_seconds": self._cpu - cpu,
+        }

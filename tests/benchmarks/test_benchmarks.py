@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NO_RATIO = {"parity"}  # compares vectors, not speed: test_parity.py
+NO_RATIO = {"parity", "seconds"}  # no speed against a peer: test_parity.py, and at the end
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - NO_RATIO)
 KEYS = {
     "benchmark", "case", "ratio", "ours", "peer", "unit", "peer_version", "gate", "equal", "rounds",
@@ -84,3 +84,12 @@ def test_a_ranking_may_swap_equals_and_nothing_else():
     assert difference(hits(a=0.5, b=0.5), hits(b=0.5, a=0.5)) == 0
     assert difference(hits(a=0.5, b=0.4), hits(b=0.5, a=0.4)) == pytest.approx(0.1)
     assert difference(hits(a=0.5), hits(a=0.5, b=0.4)) == float("inf")
+
+
+def test_seconds_from_a_cold_start_are_one_line_a_case(tiny_bundle):
+    done = run("benchmarks.seconds", "--rounds", 1, "--model", tiny_bundle)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["case"].split()[0] for line in lines] == ["search", "caption", "generate"]
+    for line in lines:
+        assert line["seconds"] > 0 and line["within"] == (line["seconds"] <= line["limit"])
+    assert done.returncode in (0, 1), done.stderr  # 1: a busy machine, which is no fault of ours

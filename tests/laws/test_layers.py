@@ -13,7 +13,7 @@ BASE = {"config", "shapes", "errors", "durable"}
 LOW = BASE | {"device", "presets", "layers", "preprocess"}
 MIDDLE = {"encoders", "captioner", "decoder", "index"}
 ABOVE = {"sentence", "classify", "captions", "drawing"}  # parts of the public object
-TOP = LOW | MIDDLE | ABOVE | {"bundle", "model", "loading"}
+TOP = LOW | MIDDLE | ABOVE | {"bundle", "card", "model", "loading", "papers"}
 ALLOWED = {
     "errors": set(),
     "durable": set(),
@@ -25,7 +25,9 @@ ALLOWED = {
     "preprocess": BASE,
     **dict.fromkeys(MIDDLE, LOW),  # never each other; they meet in model
     "data": BASE | {"preprocess"},  # never a model
-    "bundle": LOW,
+    "papers": BASE,  # a bundle's files but for its weights
+    "card": BASE | {"papers"},
+    "bundle": LOW | {"papers", "card"},
     "heads": LOW | MIDDLE | {"bundle"},
     "sentence": LOW,
     "classify": LOW | {"index"},

@@ -113,9 +113,11 @@ def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
         "space=grid", "batch_size=6", "flow_batch_size=4", "towers.num_steps=3",
         "flow.num_steps=3", "towers.log_every=1", "flow.log_every=1", "refine.num_steps=1",
         "refine_batch_size=4", "few_steps.num_steps=1", "few_steps_batch_size=2",
-        "pixels.num_steps=2", "pixels_batch_size=4",
+        "pixels.num_steps=2", "pixels_batch_size=4", "refine.log_every=1", "few_steps.log_every=1",
     ]  # fmt: skip
-    arguments = ["--data", str(shards), "--scenes", str(scenes), "-o", str(tmp_path), *settings]
+    arguments = [
+        "--data", str(shards), "--scenes", str(scenes), "-o", str(tmp_path), "--quick", *settings,
+    ]  # fmt: skip
     try:
         mini.main(arguments, standalone_mode=False)
     finally:
@@ -134,6 +136,12 @@ def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
     assert said["figures"]["test"]["backbone_hash"] == model.backbone_hash
     assert said["trained_on"]["recipe"]["towers"]["num_steps"] == 3
     assert (tmp_path / "bundle" / "ATTRIBUTION.md").is_file()
+    took = said["compute"]["training"]
+    assert [(stage["name"], stage["samples"]) for stage in took["stages"]] == [
+        ("towers", 18), ("flow", 12), ("refine", 4), ("few_steps", 2)
+    ]  # fmt: skip
+    assert took["flops"] > 0 and took["cpu_seconds"] > 0
+    assert "Circles: nobody" in (tmp_path / "bundle" / "README.md").read_text()
     assert (tmp_path / "generated.png").is_file()
     json.loads(capsys.readouterr().out)  # the figures, for a script to read
 
