@@ -29,20 +29,24 @@ bench: $(VENV)/.installed-dev ## run every benchmark; each prints JSON lines
 faults: $(VENV)/.installed-dev ## the slow tests: kills, corrupted files, long runs
 	$(BIN)/python -m pytest -m slow
 
-# Where it works, and settings that make it short: make reproduce-mini DATA=few RUNS=trial MEASURE=--quick \
+# Where it works, and settings that make it short: make reproduce-mini DATA=few SCENES=few-scenes RUNS=trial MEASURE=--quick \
 #   SETTINGS='towers.num_steps=2 flow.num_steps=2' CAPTION_SETTINGS='loop.num_steps=2'
 DATA ?= data/drawings
+SCENES ?= data/scenes
 RUNS ?= runs
 
-reproduce-mini: $(VENV)/.installed-dev $(DATA)/manifest.json ## from packages to bundle: drawings, every stage, figures, card (hours)
-	for stage in towers flow refine few_steps; do \
-		$(BIN)/python -m train.mini --data $(DATA) -o $(RUNS)/mini --stage $$stage $(SETTINGS) || exit; done
+reproduce-mini: $(VENV)/.installed-dev $(DATA)/manifest.json $(SCENES)/manifest.json ## from packages to bundle: drawings, every stage, figures, card (hours)
+	for stage in towers flow refine pixels few_steps; do \
+		$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --stage $$stage $(SETTINGS) || exit; done
 	$(BIN)/python -m train.captions --data $(DATA) -o $(RUNS)/captions model=$(RUNS)/mini/few_steps/bundle $(CAPTION_SETTINGS)
-	$(BIN)/python -m train.mini --data $(DATA) -o $(RUNS)/mini --stage bundle --bundle $(RUNS)/captions/bundle $(MEASURE) $(SETTINGS)
+	$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --stage bundle --bundle $(RUNS)/captions/bundle $(MEASURE) $(SETTINGS)
 	$(BIN)/mmfm card $(RUNS)/mini/bundle -o $(RUNS)/mini/card.md
 
 $(DATA)/manifest.json: | $(VENV)/.installed-dev
 	$(BIN)/python -m data_pipelines.drawings -o $(DATA)
+
+$(SCENES)/manifest.json: $(DATA)/manifest.json
+	$(BIN)/python -m data_pipelines.scenes $(DATA) -o $(SCENES) $(SCENE_SETTINGS)
 
 clean: ## remove the environment, caches and what demo and builds left (data/ and runs/ stay)
 	rm -rf $(VENV) build dist demo-output *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

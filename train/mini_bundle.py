@@ -1,7 +1,8 @@
 """What ships of `mini`: the weights in half precision, measured, with their figures and their cost.
 
 `python -m train.mini --stage bundle` comes here. Every figure is that of the command beside it
-(`metrics.json`, "commands"), on shards that `python -m data_pipelines.drawings` and `python -m data_pipelines.scenes` built.
+(`metrics.json`, "commands"), on shards that `python -m data_pipelines.drawings` and
+`python -m data_pipelines.scenes` built.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def write_bundle(
             "recipe": asdict(recipe),
         },
         "datasets": ["iconify-json", "emojibase-data", "openclipart"],
-        "knows": "drawings, icons and emoji on plain ground; no photographs",
+        "knows": "drawings, icons and emoji on plain ground, two or three of them beside each "
+        "other; no photographs",
         "limits": list(LIMITS),
         "license": "Apache-2.0 (weights and code); drawings as in ATTRIBUTION.md",
     }

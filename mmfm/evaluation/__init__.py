@@ -44,9 +44,9 @@ _HELD_OUT = 20  # one sample in so many is for tests
 _PROBE_FOLDS = 3
 
 __all__ = [
-    "ASKED", "COMPOSED", "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples", "evaluate",
-    "is_held_out", "judge_generator", "label_of", "naming_figures", "open_samples", "recall_at_k",
-    "retrieval", "zero_shot",
+    "ASKED", "COMPOSED", "DRAWN", "LEARNED", "PARTS", "Asking", "Chosen", "Judge", "Samples",
+    "evaluate", "is_held_out", "judge_generator", "label_of", "naming_figures", "open_samples",
+    "recall_at_k", "retrieval", "zero_shot",
 ]  # fmt: skip
 
 

@@ -20,7 +20,8 @@ SPLITS = {"train": 340, "test": 40, "unseen": 20}
 SHORT = (
     "towers.num_steps=3 towers.log_every=1 flow.num_steps=3 flow.log_every=1 refine.num_steps=2 "
     "refine.log_every=1 few_steps.num_steps=2 few_steps.log_every=1 batch_size=16 "
-    "flow_batch_size=8 refine_batch_size=8 few_steps_batch_size=4"
+    "flow_batch_size=8 refine_batch_size=8 few_steps_batch_size=4 pixels.num_steps=2 "
+    "pixels.log_every=1 pixels_batch_size=8"
 )
 SHORT_CAPTIONS = "loop.num_steps=2 loop.log_every=1 loop.precision=fp32 views=2 copies=20"
 
@@ -37,7 +38,7 @@ def drawing(split, number):
     name = f"{colour} {shape}"
     meta = {
         "key": f"noto:{split}-{number}", "name": name, "concept": name, "set": "noto",
-        "style": "noto emoji", "category": None, "keywords": [colour, "flat"], "source": "here",
+        "style": "noto emoji", "category": "objects", "keywords": [colour, "flat"], "source": "here",
         "license": "CC0-1.0", "author": "nobody", "skin_tone": None,
     }  # fmt: skip
     return Sample(f"{number:09d}", buffer.getvalue(), (name, f"a noto emoji of {name}"), meta)
@@ -56,14 +57,15 @@ def test_make_goes_the_whole_way(tmp_path):
     done = subprocess.run(
         ["make", "reproduce-mini", "-o", ".venv/.installed-dev", f"BIN={tools}", f"DATA={data}",
          f"RUNS={runs}", f"SETTINGS={SHORT}", f"CAPTION_SETTINGS={SHORT_CAPTIONS}",
-         "MEASURE=--quick"],
+         f"SCENES={tmp_path / 'scenes'}", "SCENE_SETTINGS=--train 12 --test 2", "MEASURE=--quick"],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "data_pipelines" not in done.stdout  # the drawings were there
+    assert "data_pipelines.drawings" not in done.stdout  # they were there
+    assert "data_pipelines.scenes" in done.stdout
     papers = Papers.read(runs / "mini" / "bundle")
     stages = [stage["name"] for stage in papers.compute["training"]["stages"]]
-    assert stages == ["towers", "flow", "refine", "few_steps", "head"]
+    assert stages == ["towers", "flow", "refine", "pixels", "few_steps", "head"]
     assert papers.compute["energy"]["kwh"][0] > 0
     assert papers.changed == []
     card = (runs / "mini" / "card.md").read_text()
