@@ -65,8 +65,8 @@ class Recipe:
     refine_batch_size: int = 128
     refine: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            num_steps=300, learning_rate=4e-4, warmup_steps=30, ema_decay=0.995, precision="bf16",
-            evaluate_every=150, save_every=100,
+            num_steps=6500, learning_rate=6e-4, schedule="wsd", warmup_steps=50, precision="bf16",
+            evaluate_every=1000, save_every=200,
         )
     )  # fmt: skip
     pixels_batch_size: int = 64

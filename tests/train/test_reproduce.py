@@ -38,8 +38,8 @@ def drawing(split, number):
     name = f"{colour} {shape}"
     meta = {
         "key": f"noto:{split}-{number}", "name": name, "concept": name, "set": "noto",
-        "style": "noto emoji", "category": "objects", "keywords": [colour, "flat"], "source": "here",
-        "license": "CC0-1.0", "author": "nobody", "skin_tone": None,
+        "style": "noto emoji", "category": "objects", "keywords": [colour, "flat"],
+        "source": "here", "license": "CC0-1.0", "author": "nobody", "skin_tone": None,
     }  # fmt: skip
     return Sample(f"{number:09d}", buffer.getvalue(), (name, f"a noto emoji of {name}"), meta)
 
