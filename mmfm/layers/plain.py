@@ -72,10 +72,10 @@ def unwrap(network: nn.Module, write: Write) -> None:
             own, out = _kept(layer), base.out_proj.base_layer
             values = _merged_attention(layer, own)
             base.out_proj = out
-            _put(base, "in_proj_weight", write(own[0], values[0]))
-            _put(out, "weight", write(own[1], values[1]))
+            _put(base, "in_proj_weight", write(own[0], _moved(own[0], values[0])))
+            _put(out, "weight", write(own[1], _moved(own[1], values[1])))
         else:
-            _put(base, "weight", write(base.weight, _merged(layer)))
+            _put(base, "weight", write(base.weight, _moved(base.weight, _merged(layer))))
         parent, _, child = name.rpartition(".")
         setattr(network.get_submodule(parent), child, base)
 
@@ -92,6 +92,12 @@ def own_weights(network: nn.Module) -> dict[str, nn.Parameter]:
         else:
             found[f"{name}.weight"] = layer.base_layer.weight
     return found
+
+
+def _moved(weight: Tensor, value: Tensor) -> Tensor:
+    """The value, and the very bits of the weight where it did not move: -0 + 0 is another zero."""
+    weight = weight.detach()
+    return torch.where(value == weight, weight, value)
 
 
 @torch.no_grad()

@@ -81,8 +81,7 @@ def inject(part: nn.Module, config: Any) -> None:
         take_out(part, leave)
         raise InputError(f"the adapter does not fit {type(part).__name__}: {error}") from error
     keep(root, own)
-    # why: what was laid out of the weights before is told by their versions that it is old
-    torch.autograd.graph.increment_version([p for p in root.parameters() if not p.is_inference()])
+    _touch(root)
 
 
 def merge(part: nn.Module) -> None:
@@ -114,9 +113,15 @@ def take_out(part: nn.Module, write: Any) -> None:
     """Take PEFT's layers out, with `write(weight, value)` as the weights."""
     root = root_of(part)
     unwrap(root, write)
+    _touch(root)
     root.__dict__.pop("peft_config", None)
     for parameter in _LEARNT.pop(root, []):
         parameter.requires_grad_(True)
+
+
+def _touch(root: nn.Module) -> None:
+    """Count all weights as written to, so that whatever was laid out of them is made again."""
+    torch.autograd.graph.increment_version([p for p in root.parameters() if not p.is_inference()])
 
 
 @torch.no_grad()

@@ -165,6 +165,22 @@ def test_a_fresh_adapter_of_everything_changes_no_bit(model, says):
     assert model.backbone_hash == before
 
 
+def test_without_it_everything_is_as_before_bit_for_bit(model, says):
+    with torch.no_grad():
+        model.backbone.towers.visual.transformer.resblocks[0].mlp.c_fc.weight[0] = -0.0
+    exact, before = says(model), model.backbone_hash
+    for part in PARTS:
+        lora.add(getattr(model, part), rank=2)
+    assert model.backbone_hash == before  # the sign of a zero included
+    for part in PARTS:
+        stir(getattr(model, part))
+    assert not np.array_equal(says(model)["captions"], exact["captions"])
+    for part in PARTS:
+        lora.discard(getattr(model, part))
+    assert_equal(says(model), exact)
+    assert model.backbone_hash == before
+
+
 def test_every_way_to_compute_has_the_adapter_and_keeps_it_when_merged(model, says):
     """Vectors by the lean tower, captions by the stepper, pictures: before, while open, merged."""
     base = says(model)
