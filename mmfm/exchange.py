@@ -14,6 +14,7 @@ from torch import nn
 from mmfm.config import ModelConfig
 from mmfm.decoder.published import PublishedDecoder, load_published
 from mmfm.errors import ModelError
+from mmfm.layers.plain import plain
 
 _WAY_OUT = "load the backbone that it was published with"
 LEAST_COSINE = 0.9  # between our vectors and those of the tower that a decoder was trained with
@@ -48,7 +49,7 @@ class Exchange:
             return decoder.pipeline
         from mmfm.pipeline import MMFMPipeline
 
-        return MMFMPipeline.of(self.config, self.backbone, decoder, self.autoencoder)
+        return MMFMPipeline.of(self.config, plain(self.backbone), plain(decoder), self.autoencoder)
 
     def with_decoder(self, source: Any, *, prior: Any = None, check: bool = True) -> Any:
         """This model with a decoder that was published for its backbone's embeddings.

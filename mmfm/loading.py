@@ -29,7 +29,8 @@ def list_models(*, published: bool = False) -> list[str]:
 
 def load(
     name: str | Path = "mini", *, checkpoint: str | Path | None = None, allow_pickle: bool = False,
-    decoder: Any = None, prior: Any = None, device: str | None = None,
+    decoder: Any = None, prior: Any = None, adapter: str | Path | None = None,
+    device: str | None = None,
 ) -> MMFM:  # fmt: skip
     """A model by name: one that ships ("mini"), a bundle folder, or any open_clip model.
 
@@ -44,10 +45,16 @@ def load(
 
     checkpoint: weights in place of those that an open_clip name stands for. allow_pickle: read .pt,
     .pth and .bin too; only tensors are unpickled. decoder, prior: a decoder published for this
-    backbone's embeddings (`MMFM.with_decoder`). device: "cpu", "cuda", "mps"...; default the best
+    backbone's embeddings (`MMFM.with_decoder`). adapter: a folder, as `MMFM.load_adapter` of it
+    (extra `lora`). device: "cpu", "cuda", "mps"...; default the best
     one present. Raises ModelError on an unknown name, files that cannot be had, damaged or other
     weights, or an absent device.
     """
+    if adapter is not None:
+        base = load(name, checkpoint=checkpoint, allow_pickle=allow_pickle, decoder=decoder,
+                    prior=prior, device=device)  # fmt: skip
+        base.load_adapter(adapter)
+        return base
     if decoder is not None:
         bare = load(name, checkpoint=checkpoint, allow_pickle=allow_pickle, device=device)
         return bare.with_decoder(decoder, prior=prior)

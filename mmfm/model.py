@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from mmfm import bundle, heads
+from mmfm.adapters import Adapters
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.captions import Captions
@@ -33,17 +34,19 @@ from mmfm.encoders.embedder import Embedder
 from mmfm.encoders.precision import chosen
 from mmfm.errors import InputError, ModelError
 from mmfm.exchange import Exchange
+from mmfm.layers.plain import plain
 from mmfm.preprocess.text import check_texts, truncate_check
 from mmfm.preprocess.transform import Preprocess
 from mmfm.sentence import SentenceEncoder
 from mmfm.shapes import Embeddings
 
 
-class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
+class MMFM(Adapters, Exchange, SentenceEncoder, Captions, Drawing):
     """One backbone and its heads; a head that a model does not have is None.
 
     `encode` and what else is known from sentence-transformers comes from SentenceEncoder, `caption`
-    and `caption_score` from Captions, `generate` and every other way to a picture from Drawing.
+    and `caption_score` from Captions, `generate` and every other way to a picture from Drawing,
+    `load_adapter` and `set_adapter` from Adapters.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
         weights = {}
         for name, part in self.parts.items():
             if name not in ("backbone", "autoencoder"):
-                for key, value in part.state_dict().items():
+                for key, value in plain(part).state_dict().items():
                     weights[f"{name}.{key}"] = value.detach().to("cpu", dtype).contiguous()
         tokens = None if self.vocabulary is None else self.vocabulary.to_list()
 
@@ -148,11 +151,6 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
         """Length of the retrieval vector (D)."""
         return self.config.backbone.embed_dim
 
-    @cached_property
-    def backbone_hash(self) -> str:
-        """Changes when any embedding could: sha256 over weights, shapes and preprocessing."""
-        return self.backbone.hash()
-
     def info(self) -> dict[str, Any]:
         """What this model is and what was measured of it, as plain JSON types."""
         config = self.config
@@ -168,6 +166,7 @@ class MMFM(Exchange, SentenceEncoder, Captions, Drawing):
             "space": None if config.decoder is None else config.decoder.space,
             "parameters": {**parameters, "total": sum(parameters.values())},
             "backbone_hash": self.backbone_hash,
+            "adapter": self.active_adapter,
             "device": str(self.device),
             "precision": chosen(self.backbone),
             **self.metrics,

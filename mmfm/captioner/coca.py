@@ -18,6 +18,7 @@ from mmfm.captioner.stepper import (
     Affine,
     Own,
     Picture,
+    Place,
     Program,
     Stepper,
     Think,
@@ -27,6 +28,7 @@ from mmfm.captioner.stepper import (
 )
 from mmfm.captioner.vocabulary import Tokenizer, Vocabulary
 from mmfm.errors import InputError, ModelError
+from mmfm.layers.plain import plain
 from mmfm.shapes import Embeddings
 
 
@@ -89,11 +91,12 @@ class CoCaHead:
     def stepper(self, memory: Tensor, memory_mask: Tensor) -> Stepper:
         """Decoding over this memory."""
         if self._program is None or not self._program.is_current():
-            self._program = _program(self.towers, self.max_tokens)
+            kept = places(self.towers.text) + places(self.towers.text_decoder)
+            self._program = _program(plain(self.towers), self.max_tokens, kept)
         return Stepper(self._program, memory, memory_mask)
 
 
-def _program(towers: Any, max_tokens: int) -> Program:
+def _program(towers: Any, max_tokens: int, kept: list[Place]) -> Program:
     text, decoder = towers.text, towers.text_decoder
     parts: list[Own | Picture | Think] = []
     for block in text.transformer.resblocks:
@@ -114,7 +117,7 @@ def _program(towers: Any, max_tokens: int) -> Program:
         ),
         norm_memory=True,
         num_heads=decoder.resblocks[0].attn.num_heads,
-        places=places(text) + places(decoder),
+        places=kept,
     )
 
 

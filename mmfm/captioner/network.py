@@ -19,6 +19,7 @@ from mmfm.captioner.stepper import (
     Affine,
     Own,
     Picture,
+    Place,
     Program,
     Stepper,
     Think,
@@ -30,6 +31,7 @@ from mmfm.captioner.stepper import (
 from mmfm.config import CaptionerConfig
 from mmfm.errors import InputError
 from mmfm.layers.blocks import MLP
+from mmfm.layers.plain import plain
 from mmfm.shapes import Embeddings, expect_shape
 
 
@@ -231,11 +233,11 @@ class Captioner(nn.Module):
         """Decoding over this memory (B, M, E), mask (B, M)."""
         expect_shape(memory, f"B M {self.config.width}", "memory")
         if self._program is None or not self._program.is_current():
-            self._program = _program(self)
+            self._program = _program(plain(self), places(self))
         return Stepper(self._program, memory, memory_mask)
 
 
-def _program(network: Captioner) -> Program:
+def _program(network: Captioner, kept: list[Place]) -> Program:
     config, norm = network.config, _norm_of
     parts: list[Own | Picture | Think] = []
     readers = []
@@ -264,7 +266,7 @@ def _program(network: Captioner) -> Program:
         ),
         norm_memory=False,
         num_heads=config.num_heads,
-        places=places(network),
+        places=kept,
     )
 
 

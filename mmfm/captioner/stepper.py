@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from mmfm.errors import InputError
 
+Place = tuple[dict, str, Tensor, int, int]  # where a weight is kept, its name, it, its state
 Affine = tuple[Tensor, Tensor]  # of a norm: weight, bias; of a product: (E_in, E_out), bias
 
 
@@ -63,7 +64,7 @@ class Program:
     read_memory: Affine  # keys and values of every Picture, in one product of the memory
     norm_memory: bool  # whether the memory is normed before that
     num_heads: int
-    places: list[tuple[dict, str, Tensor, int, int]]  # each weight, where it is kept, its state
+    places: list[Place]  # of the weights that it was made of
 
     def is_current(self) -> bool:
         """False once a weight was replaced, moved or written to."""
@@ -78,7 +79,7 @@ class Program:
         return sum(isinstance(part, kind) for part in self.parts)
 
 
-def places(module: nn.Module) -> list[tuple[dict, str, Tensor, int, int]]:
+def places(module: nn.Module) -> list[Place]:
     """Every weight of a module with what changes when it does."""
     found = []
     for owner in module.modules():

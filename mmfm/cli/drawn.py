@@ -113,7 +113,7 @@ def drawing_model(run: Run, sees: bool) -> Any:
     from mmfm import bundle
 
     folder = bundle.find(run.model)
-    if sees or folder is None or not _on_cpu(run.device):
+    if sees or folder is None or run.adapter is not None or not _on_cpu(run.device):
         return run.load()
     from mmfm.cli.options import listen
     from mmfm.drawing.light import LightDrawing
@@ -140,6 +140,7 @@ def facts_of(run: Run, model: Any, **facts: Any) -> dict[str, Any]:
     return {
         **facts,
         "model": run.model,
+        **({} if run.adapter is None else {"adapter": run.adapter}),
         "backbone": model.backbone_hash,
         "software": f"mmfm {__version__}",
     }

@@ -1,4 +1,4 @@
-"""What every verb shares: `--model`, `--device`, `--seed`, `--json`, and how it speaks."""
+"""What every verb shares: the options `--model` to `--json`, and how it speaks."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ class Run:
     seed: int | None
     as_json: bool
     allow_pickle: bool = False
+    adapter: str | None = None
 
     def load(self) -> MMFM:
         """The model that the call names, on the device that it names."""
         import mmfm
 
         listen()
-        return mmfm.load(self.model, device=self.device, allow_pickle=self.allow_pickle)
+        return mmfm.load(
+            self.model, device=self.device, allow_pickle=self.allow_pickle, adapter=self.adapter
+        )
 
     @property
     def progress(self) -> bool:
@@ -67,6 +70,7 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
     @click.option("--model", default="mini", show_default=True,
                   help="What ships, a bundle, open_clip:ARCH/TAG, open_clip:ARCH/FILE, "
                        "hf-hub:ORG/NAME, local-dir:PATH.")  # fmt: skip
+    @click.option("--adapter", metavar="FOLDER", help="An adapter of that model (mmfm[lora]).")
     @click.option("--allow-pickle", is_flag=True, help="Read .pt and .bin weights: tensors only.")
     @click.option("--device", help="cpu, cuda, cuda:1, mps; default: the best one present.")
     @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Makes draws repeatable.")
@@ -74,9 +78,9 @@ def shared(verb: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(verb)
     def with_run(
         model: str, device: str | None, seed: int | None, as_json: bool, allow_pickle: bool,
-        **options: Any,
+        adapter: str | None, **options: Any,
     ) -> None:  # fmt: skip
-        verb(Run(model, device, seed, as_json, allow_pickle), **options)
+        verb(Run(model, device, seed, as_json, allow_pickle, adapter), **options)
 
     return with_run
 

@@ -79,7 +79,7 @@ def _light_texts(run: Run, index: Index) -> Any:
     folder = bundle.find(run.model)
     if run.model.startswith("local-dir:"):
         folder = Path(run.model.removeprefix("local-dir:"))
-    if folder is None or run.device not in (None, "cpu"):
+    if folder is None or run.adapter is not None or run.device not in (None, "cpu"):
         return None
     try:
         light = LightTexts(folder, load=run.load)

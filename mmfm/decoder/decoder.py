@@ -18,6 +18,7 @@ from mmfm.decoder.sampler import SAMPLERS, noise, noise_levels, sample
 from mmfm.decoder.spaces import GridSpace, PixelSpace
 from mmfm.decoder.vae import VaeSpace
 from mmfm.errors import ModelError
+from mmfm.layers.plain import plain
 from mmfm.shapes import Embeddings
 
 
@@ -135,7 +136,7 @@ class ImageDecoder(nn.Module):
         parts = [*self.network.parameters(), *self.few_steps.parameters()]
         state = tuple((p.data_ptr(), p._version) for p in parts)
         if self._few is None or self._few[0] != state:
-            self._few = (state, self.few_steps.merged(self.network))
+            self._few = (state, self.few_steps.merged(plain(self.network)))
         return self._few[1]
 
     def _told(self, embeddings: Embeddings) -> Condition:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mmfm.decoder.lean import lean
 from mmfm.encoders import trials
+from mmfm.layers.plain import plain
 
 GATE = 40.0  # dB, the least PSNR to float32 of a picture in a trial; it leaves 35 for all others
 CLEARLY = 1.2  # times faster, or bfloat16 is not worth it
@@ -117,7 +118,7 @@ def _seconds(draw: Draw, network: Any, clock: Callable[[], float]) -> float:
 
 def _lean(network: nn.Module, kept: _Kept) -> Any:
     if kept.lean is None:
-        kept.lean = lean(network)
+        kept.lean = lean(plain(network))
     return kept.lean
 
 

@@ -22,6 +22,7 @@ from mmfm.encoders.architectures import CONFIG_FILE, WEIGHTS_FILE
 from mmfm.encoders.towers import see, shows_tokens, text_tower
 from mmfm.encoders.whole_folder import whole_folder
 from mmfm.errors import ModelError
+from mmfm.layers.plain import plain
 from mmfm.preprocess.transform import Preprocess
 from mmfm.shapes import Embeddings
 
@@ -140,7 +141,7 @@ class Backbone(nn.Module):
 
     def _digest(self, config: str, is_part: Callable[[str], bool]) -> str:
         digest = hashlib.sha256(config.encode())
-        for name, value in sorted(self.towers.state_dict().items()):
+        for name, value in sorted(plain(self.towers).state_dict().items()):
             if is_part(name):
                 digest.update(name.encode())
                 digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
@@ -152,7 +153,7 @@ class Backbone(nn.Module):
 
         state = {
             k: v.detach().to("cpu", dtype if v.is_floating_point() else v.dtype).contiguous()
-            for k, v in self.towers.state_dict().items()
+            for k, v in plain(self.towers).state_dict().items()
         }
         save_file(state, folder / WEIGHTS_FILE)
         config = {

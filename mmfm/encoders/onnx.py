@@ -26,6 +26,7 @@ from mmfm.encoders.backbone import Backbone
 from mmfm.encoders.towers import OpenClipText, text_tower
 from mmfm.encoders.whole_folder import whole_folder
 from mmfm.errors import ModelError
+from mmfm.layers.plain import plain
 
 IMAGE_FILE, TEXT_FILE, FACTS_FILE = "image.onnx", "text.onnx", "onnx.json"
 FORMAT = 1
@@ -63,7 +64,7 @@ def export(backbone: Backbone, folder: str | Path) -> Path:
     """
     for library in ("onnx", "onnxscript", "onnxruntime"):
         _import(library)
-    folder = Path(folder)
+    folder, backbone = Path(folder), plain(backbone)
     with whole_folder(folder, FACTS_FILE) as aside, _at_rest(backbone):
         _write(backbone, aside)
         _check(backbone, aside)

@@ -28,6 +28,7 @@ from mmfm.encoders.samples import enough
 from mmfm.encoders.towers import text_tower
 from mmfm.encoders.trials import Trial, Trials
 from mmfm.errors import InputError
+from mmfm.layers.plain import plain
 
 GATES = {"bf16": 0.9999, "int8": 0.999, "onnx": 0.99999}  # least cosine to float32 of any input
 PRECISIONS = ("auto", "fp32", *GATES)
@@ -119,7 +120,7 @@ class _Tower:
                 raise InputError(
                     f"precision {name!r} is not available here: {reason}; use 'fp32' or 'auto'"
                 )
-            self._encoders[name] = Encoder(name, _MAKERS[name](self.backbone, self.tower))
+            self._encoders[name] = Encoder(name, _MAKERS[name](plain(self.backbone), self.tower))
         return self._encoders[name]
 
     def choose(self, samples: Tensor | None) -> str:

@@ -9,6 +9,7 @@ a fixed matrix comes back. 64 products a channel pair instead of 144.
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +28,23 @@ class Conv3x3(nn.Conv2d):
     why only there: in float32 the results would no longer be those of nn.Conv2d bit for bit.
     """
 
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__(channels_in, channels_out, 3, padding=1)
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel_size: Any = 3, stride: Any = 1,
+        padding: Any = None, **more: Any,
+    ) -> None:  # fmt: skip
+        """Only the first two are ours to give.
+
+        why the others: PEFT makes both parts of an adapter of the class that it changes, the second
+        of them with a kernel of 1 x 1.
+        """
+        padding = (1 if kernel_size == 3 else 0) if padding is None else padding
+        super().__init__(channels_in, channels_out, kernel_size, stride, padding, **more)
         self._kernel: tuple[Tensor, int, Tensor] | None = None  # of weights that do not learn
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         small = max(height, width) <= _LARGEST and not (height % 2 or width % 2)
+        small = small and self.kernel_size == (3, 3)
         half = torch.get_autocast_dtype("cpu") == torch.bfloat16
         if small and x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and half:
             x = x.bfloat16()

@@ -13,7 +13,7 @@ BASE = {"config", "shapes", "errors", "durable"}
 LOW = BASE | {"device", "presets", "layers", "preprocess"}
 MIDDLE = {"encoders", "captioner", "decoder", "index"}
 ABOVE = {"sentence", "classify", "captions", "drawing"}  # parts of the public object
-TOP = LOW | MIDDLE | ABOVE | {"bundle", "card", "model", "loading", "papers"}
+TOP = LOW | MIDDLE | ABOVE | {"bundle", "card", "lora", "model", "loading", "papers"}
 ALLOWED = {
     "errors": set(),
     "durable": set(),
@@ -32,10 +32,12 @@ ALLOWED = {
     "sentence": LOW,
     "classify": LOW | {"index"},
     "captions": LOW | {"captioner", "encoders"},  # where the two meet, as in model
+    "lora": LOW | {"encoders", "decoder"},  # of any part; which layers are those of what
+    "adapters": {"lora"},  # a mixin: adapters of the whole model
     "drawing": LOW | {"encoders", "decoder", "bundle"},  # a mixin: words and pictures to maps
     "pipeline": LOW | MIDDLE,  # what to_diffusers makes
     "exchange": LOW | MIDDLE | {"pipeline"},  # a part of the public object too
-    "model": LOW | MIDDLE | ABOVE | {"bundle", "exchange", "heads"},
+    "model": LOW | MIDDLE | ABOVE | {"adapters", "bundle", "exchange", "heads"},
     "loading": LOW | MIDDLE | {"bundle", "model"},
     "sentence_transformer": TOP,  # loaded by that library
     "evaluation": TOP | {"data"},

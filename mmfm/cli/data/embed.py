@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mmfm.cli.options import Run, shared
+from mmfm.errors import InputError
 
 
 @click.command("embed")
@@ -49,6 +50,11 @@ def command(
         "progress": run.progress,
     }
     if use_ray or ray_address:
+        if run.adapter is not None:
+            raise InputError(
+                "--adapter does not go with --ray; save the model with the adapter in it "
+                "(mmfm.load(..., adapter=FOLDER).save_pretrained(BUNDLE)) and name that bundle"
+            )
         from mmfm.jobs.ray import ray_embed_shards
 
         report = ray_embed_shards(run.model, list(shards), output, address=ray_address,
