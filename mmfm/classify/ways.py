@@ -170,7 +170,7 @@ def _cross(
     logits = np.empty((len(targets), count), np.float32)
     for one in np.unique(fold[fold >= 0]):
         test, rest = fold == one, np.flatnonzero(fold != one)
-        head = fit(vectors[rest], [targets[row] for row in rest])
+        head = fit(vectors[rest], [targets[int(row)] for row in rest])
         logits[test] = head.logits(vectors[test])
     return logits[fold >= 0]
 
