@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from mmfm.classify.linear_probe import DECAYS, DEFAULT_DECAY, FOLDS, _folds, fit
 from mmfm.classify.prompts import POOL, choose_templates, is_clear
 from mmfm.classify.zero_shot import Labels, read_labels
 from mmfm.errors import InputError
-
-if TYPE_CHECKING:
-    from mmfm.model import MMFM
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 STEPS = (0, 2, 5, 10, 20, 40, 80)
@@ -47,12 +44,12 @@ class _Way:
 
 
 def adapt(
-    model: MMFM, train: Examples, hold_out: Examples | None = None, *, words: Labels | None = None,
+    model: Any, train: Examples, hold_out: Examples | None = None, *, words: Labels | None = None,
     templates: Any = POOL, folds: int = FOLDS, seed: int = 0, progress: bool = False,
 ) -> tuple[dict[str, Any], LinearHead]:  # fmt: skip
     """Figures of every way, as plain JSON types, and the head of the way that was chosen.
 
-    train, hold_out: pictures (all that `embed_images` takes) or their (N, D) vectors, each with N
+    model: an MMFM. train, hold_out: pictures (all that `embed_images` takes) or their (N, D) vectors, each with N
     labels. Everything is chosen by cross-validation on `train`; the pictures of `hold_out` are read
     when all is done. words: what the labels go by, as in `classify`; default their names.
     templates: to choose from. The head is of softmax, and `head.save` writes it for
@@ -92,7 +89,7 @@ def adapt(
 
 
 def _ways(
-    model: MMFM, vectors: np.ndarray, targets: list[str], named: dict[str, list[str]],
+    model: Any, vectors: np.ndarray, targets: list[str], named: dict[str, list[str]],
     templates: Any, folds: int, seed: int,
 ) -> dict[str, _Way]:  # fmt: skip
     y = numbers(targets, tuple(named))
@@ -205,7 +202,7 @@ def _figures(logits: np.ndarray | None, y: np.ndarray) -> dict[str, Any] | None:
     return {"correct": correct, "count": len(y), "accuracy": correct / len(y), "loss": loss}
 
 
-def _vectors(model: MMFM, examples: Examples, progress: bool) -> np.ndarray:
+def _vectors(model: Any, examples: Examples, progress: bool) -> np.ndarray:
     pictures, targets = examples
     if not (isinstance(pictures, np.ndarray) and pictures.ndim == 2):
         pictures = model.embed_images(pictures, progress=progress)

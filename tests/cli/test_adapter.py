@@ -7,8 +7,6 @@ from PIL import Image
 import mmfm
 from mmfm import lora
 
-pytest.importorskip("peft")
-
 
 @pytest.fixture
 def adapter(tiny_bundle, tmp_path):

@@ -6,7 +6,6 @@ import torch
 import mmfm
 from mmfm import lora
 
-pytest.importorskip("peft")
 PARTS = ("backbone", "captioner", "decoder")
 
 
