@@ -49,10 +49,10 @@ def adapt(
 ) -> tuple[dict[str, Any], LinearHead]:  # fmt: skip
     """Figures of every way, as plain JSON types, and the head of the way that was chosen.
 
-    model: an MMFM. train, hold_out: pictures (all that `embed_images` takes) or their (N, D) vectors, each with N
-    labels. Everything is chosen by cross-validation on `train`; the pictures of `hold_out` are read
-    when all is done. words: what the labels go by, as in `classify`; default their names.
-    templates: to choose from. The head is of softmax, and `head.save` writes it for
+    model: an MMFM. train, hold_out: pictures (all that `embed_images` takes) or their (N, D)
+    vectors, each with N labels. Everything is chosen by cross-validation on `train`; the pictures
+    of `hold_out` are read when all is done. words: what the labels go by, as in `classify`; default
+    their names. templates: to choose from. The head is of softmax; `head.save` writes it for
     `mmfm classify --head`.
 
     figures: "labels", "train" and "hold_out" (numbers of pictures), "chosen", "ways": for each its

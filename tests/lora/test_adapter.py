@@ -161,7 +161,7 @@ def test_two_pairs_are_told_apart_by_an_adapter_alone(model):
     """Overfit: contrastive steps on two pairs, the towers themselves untouched."""
     before = copy.deepcopy(model.backbone.state_dict())
     lora.add(model.backbone, rank=4)
-    adam = torch.optim.Adam(learning(model.backbone).values(), lr=0.02)
+    adam = torch.optim.Adam(learning(model.backbone).values(), lr=0.003)
     losses = []
     for _ in range(40):
         images, texts = contrast(model.backbone)
@@ -169,7 +169,7 @@ def test_two_pairs_are_told_apart_by_an_adapter_alone(model):
         adam.zero_grad()
         losses[-1].backward()
         adam.step()
-    assert losses[0] > 0.5 and losses[-1] < 0.05
+    assert losses[-1] < 0.1 * losses[0]
     lora.discard(model.backbone)
     after = model.backbone.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
