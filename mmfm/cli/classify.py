@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmfm.cli.options import Run, shared
 from mmfm.cli.pictures import expand
-from mmfm.errors import DataError, InputError, TextError
+from mmfm.errors import InputError, TextError
 
 if TYPE_CHECKING:
     from mmfm.model import MMFM
@@ -102,18 +101,10 @@ def _learn(
 ) -> Any:  # fmt: skip
     """A classifier from a folder with a sub-folder of pictures for each label."""
     from mmfm.classify import KNN, fit_linear_probe
-    from mmfm.data.layouts.pictures import are_classes
-    from mmfm.data.layouts.words import class_words
-    from mmfm.preprocess.folder import list_images
+    from mmfm.data.layouts.labelled import labelled_pictures
 
-    files = list_images(folder)
-    if not are_classes(Path(folder), files):
-        raise DataError(
-            f"--examples wants a folder with a sub-folder of pictures for each label; {folder} has "
-            "none"
-        )
-    targets = [class_words(file.parent.name) for file in files]
-    vectors = model.embed_images([str(file) for file in files], progress=run.progress)
+    files, targets = labelled_pictures(folder)
+    vectors = model.embed_images(files, progress=run.progress)
     space = model.backbone_hash
     if method == "knn":
         return KNN(vectors, targets, space=space, **({} if k is None else {"k": k}))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -57,11 +58,12 @@ def keep(network: nn.Module, own: dict[str, tuple[nn.Parameter, nn.Parameter]]) 
     """Remember the weights that wrapped attentions had before, which come back by `unwrap`.
 
     why: PEFT adds the change to them and takes it away at every pass, each time as new parameters;
-    rounding would move them, and whoever looks at their versions would notice nothing.
+    rounding would move them, so that a resumed training were another. Here they are put back.
     """
     for name, layer in wrapped(network).items():
         if name in own:
             layer.__dict__[_KEPT] = own[name]
+            layer.__dict__["unmerge"] = partial(_put_back, layer)
 
 
 def unwrap(network: nn.Module, write: Write) -> None:
@@ -129,7 +131,21 @@ def _active(layer: Any) -> list[str]:
 
 def _kept(attention: Any) -> tuple[nn.Parameter, nn.Parameter]:
     base = attention.base_layer
-    return attention.__dict__.get(_KEPT) or (base.in_proj_weight, base.out_proj.base_layer.weight)
+    now = base.in_proj_weight, base.out_proj.base_layer.weight
+    own = attention.__dict__.get(_KEPT, now)
+    for weight, other in zip(own, now):  # the part may have been moved since
+        if (weight.device, weight.dtype) != (other.device, other.dtype):
+            weight.data = weight.data.to(other.device, other.dtype)
+    return own
+
+
+def _put_back(attention: Any) -> None:
+    """In the place of PEFT's `unmerge`."""
+    base, own = attention.base_layer, _kept(attention)
+    _put(base, "in_proj_weight", own[0])
+    _put(base.out_proj.base_layer, "weight", own[1])
+    attention.merged_adapters.clear()
+    base.out_proj.merged_adapters.clear()
 
 
 def _put(owner: nn.Module, name: str, weight: nn.Parameter) -> None:

@@ -127,7 +127,7 @@ def _touch(root: nn.Module) -> None:
 @torch.no_grad()
 def fill(weight: nn.Parameter, value: Tensor) -> nn.Parameter:
     """Written in place, so that all that was laid out of this weight notices."""
-    return weight.copy_(value)  # type: ignore[return-value]
+    return weight.copy_(value)
 
 
 def leave(weight: nn.Parameter, value: Tensor) -> nn.Parameter:

@@ -157,6 +157,24 @@ def test_gradients_reach_every_tensor_of_an_adapter_of_a_head(model, part):
     assert all(".lora_" in key for key in own)
 
 
+def test_two_pairs_are_told_apart_by_an_adapter_alone(model):
+    """Overfit: contrastive steps on two pairs, the towers themselves untouched."""
+    before = copy.deepcopy(model.backbone.state_dict())
+    lora.add(model.backbone, rank=4)
+    adam = torch.optim.Adam(learning(model.backbone).values(), lr=0.003)
+    losses = []
+    for _ in range(40):
+        images, texts = contrast(model.backbone)
+        losses.append(F.cross_entropy(10 * images @ texts.T, torch.arange(2)))
+        adam.zero_grad()
+        losses[-1].backward()
+        adam.step()
+    assert losses[-1] < 0.1 * losses[0]
+    lora.discard(model.backbone)
+    after = model.backbone.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
 def test_a_fresh_adapter_of_everything_changes_no_bit(model, says):
     exact, before = says(model), model.backbone_hash
     for part in PARTS:
@@ -239,9 +257,28 @@ def test_weights_do_not_wander_while_an_adapter_learns(model):
     with torch.no_grad():
         for _ in range(20):
             contrast(model.backbone)
+    open_ = {k.replace(".base_layer", ""): v for k, v in model.backbone.state_dict().items()}
+    assert all(torch.equal(open_[key], value) for key, value in before.items())
     lora.discard(model.backbone)
     after = model.backbone.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_an_open_part_may_be_moved_copied_and_filled(model):
+    lora.add(model.backbone, rank=2)
+    stir(model.backbone)
+    told = contrast(model.backbone).detach()
+    twin = copy.deepcopy(model.backbone)
+    assert torch.equal(contrast(twin), told)
+    stir(twin, seed=9)
+    assert not torch.equal(contrast(twin), told) and torch.equal(contrast(model.backbone), told)
+    twin.load_state_dict(model.backbone.state_dict())
+    assert torch.equal(contrast(twin), told)
+    twin.double()
+    assert contrast(twin).dtype == torch.float64
+    assert (contrast(twin) - told).abs().max() < 1e-5
+    lora.merge(twin)
+    assert (contrast(twin) - told).abs().max() < 1e-5
 
 
 def test_a_bundle_saved_while_open_is_that_of_the_merged_model(model, tmp_path):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,17 +21,14 @@ from mmfm.classify.calibration import negative_log_likelihood
 from mmfm.classify.head import LinearHead, expect_vectors, numbers
 from mmfm.classify.label_tuning import tuned_at
 from mmfm.classify.linear_probe import DECAYS, DEFAULT_DECAY, FOLDS, _folds, fit_linear_probe
-from mmfm.classify.prompts import POOL, choose_templates
+from mmfm.classify.prompts import POOL, choose_templates, is_clear
 from mmfm.classify.zero_shot import Labels, read_labels
 from mmfm.errors import InputError
 
-if TYPE_CHECKING:
-    from mmfm.model import MMFM
-
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 STEPS = (0, 2, 5, 10, 20, 40, 80)
-# where no label has an example to spare (docs/experiments.md)
-DEFAULT_SHARE, DEFAULT_STEPS, DEFAULT_WAY = 0.5, 10, "class means"
+DEFAULT_WAY = "linear probe"
+DEFAULT_SHARE, DEFAULT_STEPS = 0.7, 5  # where no label has an example to spare; both were measured
 
 Examples = tuple[Any, Sequence[str]]  # pictures or their (N, D) vectors, and their labels
 Fit = Callable[[np.ndarray, Sequence[str]], LinearHead]
@@ -47,15 +44,15 @@ class _Way:
 
 
 def adapt(
-    model: MMFM, train: Examples, hold_out: Examples | None = None, *, words: Labels | None = None,
+    model: Any, train: Examples, hold_out: Examples | None = None, *, words: Labels | None = None,
     templates: Any = POOL, folds: int = FOLDS, seed: int = 0, progress: bool = False,
 ) -> tuple[dict[str, Any], LinearHead]:  # fmt: skip
     """Figures of every way, as plain JSON types, and the head of the way that was chosen.
 
-    train, hold_out: pictures (all that `embed_images` takes) or their (N, D) vectors, each with N
-    labels. Everything is chosen by cross-validation on `train`; the pictures of `hold_out` are read
-    when all is done. words: what the labels go by, as in `classify`; default their names.
-    templates: to choose from. The head is of softmax, and `head.save` writes it for
+    model: an MMFM. train, hold_out: pictures (all that `embed_images` takes) or their (N, D)
+    vectors, each with N labels. Everything is chosen by cross-validation on `train`; the pictures
+    of `hold_out` are read when all is done. words: what the labels go by, as in `classify`; default
+    their names. templates: to choose from. The head is of softmax; `head.save` writes it for
     `mmfm classify --head`.
 
     figures: "labels", "train" and "hold_out" (numbers of pictures), "chosen", "ways": for each its
@@ -92,7 +89,7 @@ def adapt(
 
 
 def _ways(
-    model: MMFM, vectors: np.ndarray, targets: list[str], named: dict[str, list[str]],
+    model: Any, vectors: np.ndarray, targets: list[str], named: dict[str, list[str]],
     templates: Any, folds: int, seed: int,
 ) -> dict[str, _Way]:  # fmt: skip
     y = numbers(targets, tuple(named))
@@ -109,7 +106,7 @@ def _ways(
         return replace(made, loss="softmax", bias=np.zeros_like(made.bias))
 
     plain = wordy(None)
-    scale = float(model.backbone.logit_scale)
+    scale = model.backbone.logit_scale.item()
     choice = choose_templates(
         vectors, targets, named, model.embed_texts, scale=scale, pool=templates, folds=folds,
         seed=seed,
@@ -170,7 +167,7 @@ def _cross(
     logits = np.empty((len(targets), count), np.float32)
     for one in np.unique(fold[fold >= 0]):
         test, rest = fold == one, np.flatnonzero(fold != one)
-        head = fit(vectors[rest], [targets[row] for row in rest])
+        head = fit(vectors[rest], [targets[int(row)] for row in rest])
         logits[test] = head.logits(vectors[test])
     return logits[fold >= 0]
 
@@ -184,17 +181,17 @@ def _pick(settings: Sequence[Any], validate: Any, y: np.ndarray, default: Any) -
 
 
 def _best(ways: dict[str, _Way], y: np.ndarray) -> str:
-    """Most examples right, then the least cross-entropy; the earlier of equal ones."""
-    if not len(y):
+    """The usual way, unless another has clearly more examples right.
+
+    why not simply the most: settings of each way were chosen on the same examples, and of few
+    examples the best of five ways is mostly luck (docs/experiments.md).
+    """
+    logits = {name: way.held_out for name, way in ways.items() if way.held_out is not None}
+    if not logits:
         return DEFAULT_WAY
-
-    def worth(name: str) -> tuple[int, float]:
-        logits = ways[name].held_out
-        assert logits is not None
-        wrong = int((logits.argmax(axis=1) != y).sum())
-        return wrong, negative_log_likelihood(logits, y, "softmax")
-
-    return min(ways, key=worth)
+    right = {name: (some.argmax(axis=1) == y).astype(float) for name, some in logits.items()}
+    best = max(right, key=lambda name: right[name].sum())
+    return best if is_clear(right[best] - right[DEFAULT_WAY]) else DEFAULT_WAY
 
 
 def _figures(logits: np.ndarray | None, y: np.ndarray) -> dict[str, Any] | None:
@@ -205,7 +202,7 @@ def _figures(logits: np.ndarray | None, y: np.ndarray) -> dict[str, Any] | None:
     return {"correct": correct, "count": len(y), "accuracy": correct / len(y), "loss": loss}
 
 
-def _vectors(model: MMFM, examples: Examples, progress: bool) -> np.ndarray:
+def _vectors(model: Any, examples: Examples, progress: bool) -> np.ndarray:
     pictures, targets = examples
     if not (isinstance(pictures, np.ndarray) and pictures.ndim == 2):
         pictures = model.embed_images(pictures, progress=progress)

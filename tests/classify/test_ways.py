@@ -185,10 +185,10 @@ def test_the_order_of_examples_chooses_alike(model):
 
 def test_one_example_a_label_takes_the_settings_that_were_measured(model):
     figures, _ = adapt(model, examples(1, 1), examples(20, 2))
-    assert figures["chosen"] == "class means"
+    assert figures["chosen"] == "linear probe"
     assert all(way["validated"] is None for way in figures["ways"].values())
     accuracy = {name: way["hold_out"]["accuracy"] for name, way in figures["ways"].items()}
-    assert accuracy["class means"] > accuracy["zero-shot"]
+    assert accuracy["linear probe"] > accuracy["zero-shot"]
 
 
 def test_the_head_is_what_classify_takes(model, ellipses, tmp_path):
