@@ -21,7 +21,7 @@ from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
-from mmfm.finetuning.looking import as_read, read
+from mmfm.finetuning.looking import as_read, look, read
 from mmfm.training.augment import jitter
 from mmfm.training.caption import CaptionShares, caption_loss
 from mmfm.training.contrastive import recall
@@ -52,10 +52,10 @@ class Weights(CaptionShares):
 
     caption: float = 0.5
     reconstruction: float = 5.0
-    keep_pictures: float = 2.0  # vectors of original pictures
+    keep_pictures: float = 5.0  # vectors of original pictures
     keep_tokens: float = 1.0  # image tokens, of all pictures, as a share of their variance
-    keep_words: float = 4.0  # vectors of words
-    keep_new: float = 0.0  # vectors of new pictures
+    keep_words: float = 6.0  # vectors of words
+    keep_new: float = 1.0  # vectors of new pictures
 
 
 @dataclass(frozen=True)
@@ -160,20 +160,23 @@ def pair_loss(backbone: Backbone, images: Tensor, texts: Tensor, groups: Tensor)
 @torch.no_grad()
 def found_in(backbone: Backbone, squares: PackedPictures, name: str) -> dict[str, float]:
     """Mean of both directions' recall@1, and of 1 / rank (a smoother figure), of N pairs."""
-    from mmfm.finetuning.looking import look
-
     names = [captions[0] for captions in squares.captions]
     texts = read(backbone, names)
     pictures = look(backbone, squares).take(np.arange(len(squares)), grids=False).pooled
+    return ranks(pictures, texts, names, name)
+
+
+def ranks(pictures: Tensor, texts: Tensor, names: list[str], name: str) -> dict[str, float]:
+    """The same of vectors (N, D) and (N, D); pictures of one name are right for each other."""
     ids = {text: i for i, text in enumerate(dict.fromkeys(names))}
     groups = torch.tensor([ids[text] for text in names])
     figures = recall(pictures, texts, groups)
     both = (figures["text_to_image_recall@1"] + figures["image_to_text_recall@1"]) / 2
-    ranks = [_reciprocal(a @ b.T, groups) for a, b in ((texts, pictures), (pictures, texts))]
+    inverse = [_reciprocal(a @ b.T, groups) for a, b in ((texts, pictures), (pictures, texts))]
     return {
-        name: len(squares),
+        name: len(names),
         f"{name}_recall@1": round(both, 4),
-        f"{name}_mrr": round(sum(ranks) / 2, 5),
+        f"{name}_mrr": round(sum(inverse) / 2, 5),
     }
 
 

@@ -41,7 +41,9 @@ class Settings:
             )
         if PROMPT in self.heads and len(self.heads) > 1:
             raise InputError(f"{PROMPT} adapts words alone; ask for it without other heads")
-        if self.train is not None and not re.fullmatch(r"heads|blocks:[1-9]\d*|lora|all", self.train):
+        if self.train is not None and not re.fullmatch(
+            r"heads|blocks:[1-9]\d*|lora|all", self.train
+        ):
             raise InputError(f"train is {self.train!r}, wanted one of {', '.join(WHAT)}")
         shares = {"holdout": (0.01, 0.5), "replay": (0.0, 0.9), "keep": (0.0, 100.0)}
         if self.mix is not None:
