@@ -2,12 +2,8 @@
 
 import json
 
-import numpy as np
-import pytest
-
 import mmfm
-from mmfm.errors import DataError, InputError, OutputError
-from tests.finetuning.conftest import QUICK, fill
+from tests.finetuning.conftest import QUICK
 
 
 def test_every_skill_learns_and_the_report_tells(grid_bundle, folder, tmp_path):

@@ -1,0 +1,41 @@
+"""What is refused, each in one sentence and before anything is trained."""
+
+import pytest
+
+import mmfm
+from mmfm.errors import InputError, OutputError
+from tests.finetuning.conftest import QUICK, fill
+
+
+def test_pictures_alone_teach_generation(tiny_bundle, tmp_path):
+    folder = fill(tmp_path / "bare", captions=False)
+    report = mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new", **QUICK)
+    tuned, base = (mmfm.load(one, device="cpu") for one in (tmp_path / "new", tiny_bundle))
+    # halves on disk: the towers are the base's, rounded
+    assert all(
+        a.allclose(b, atol=1e-3)
+        for a, b in zip(tuned.backbone.parameters(), base.backbone.parameters())
+    )
+    assert any("no caption" in note for note in report.notes)
+    assert report.told["stages"].keys() == {"flow"}
+
+
+def test_an_unknown_setting_names_the_nearest(tiny_bundle, folder, tmp_path):
+    with pytest.raises(InputError, match=r"'step'.*steps"):
+        mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new", step=3)
+
+
+def test_an_output_that_is_something_else_is_left_alone(tiny_bundle, folder, tmp_path):
+    with pytest.raises(OutputError, match="not an mmfm bundle"):
+        mmfm.finetune(str(tiny_bundle), images=folder, output=folder)
+    assert (folder / "00.png").exists()
+
+
+def test_low_rank_without_the_library_says_what_to_install(
+    tiny_bundle, folder, tmp_path, monkeypatch
+):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "mmfm.lora", None)
+    with pytest.raises(InputError, match="peft"):
+        mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new", lora=True, **QUICK)
