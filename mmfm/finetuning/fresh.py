@@ -16,7 +16,7 @@ from mmfm.errors import ModelError
 from mmfm.model import MMFM
 from mmfm.training.seen import tokens_of
 
-_WIDEST = 512  # a small set cannot fill a wider head
+_WIDEST = 384  # a small set cannot fill a wider head, and cached epochs are as fast as the head
 _HEAD = 64  # width of an attention head, where the tower is no narrower
 
 

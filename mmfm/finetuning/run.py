@@ -178,11 +178,13 @@ class Prepared:
             )
         if "mix" in tuning.told:
             notes.append(f"{tuning.told['mix']['share']:.0%} of the new weights are in the model.")
-        decoder = tuning.model.decoder
-        if decoder is not None and decoder.config.few_steps and self.choices.flow_steps:
-            again = (self.folder / "few_steps").exists()
-            notes.append("The few-step mode was distilled again." if again else
-                         "The few-step mode is that of the base model, unchanged.")  # fmt: skip
+        if few := tuning.told.get("few_steps"):
+            notes.append(
+                "The few-step mode "
+                + ("was distilled again" if few["again"] else "is the base's")
+                + f": its distance to the flow was {few['distance_before']:.3f} and became "
+                f"{few['distance']:.3f} of the variance when the flow had changed."
+            )
         return notes
 
 

@@ -38,7 +38,9 @@ from mmfm.training.reconstruction import ReconstructionData, ReconstructionTask
 from mmfm.training.seen import SeenInMemory, SeenViews
 from mmfm.training.task import Task
 
-_FEW_STEPS, _FEW_BATCH = 40, 32  # updates of the few-step mode after the flow has changed
+_FEW_STEPS, _FEW_BATCH = 40, 32  # updates of the few-step mode, where it must learn again
+_TOO_FAR = 1.5  # times its former distance to the flow
+_EVALUATIONS = {"flow": 4, "few_steps": 2}  # of a stage, where each costs more than a few steps
 
 
 @dataclass(frozen=True)
@@ -234,15 +236,29 @@ class Tuning:
     def _flow(self) -> None:
         decoder = self.model.decoder
         seen, held, rows = self.flow_data()
+        few = few_task(self, seen, held, rows)
+        known = 0.0 if few is None else self._distance(few[0])
         if self.lora:
             self._low_rank(decoder)
         else:
             self._let(decoder)
         self._stage("flow", FlowTask(decoder, seen, held), rows, self.choices.flow_steps,
                     8e-4 if "decoder" in self.fresh else 3e-4, _flow_score)  # fmt: skip
-        few = few_task(self, seen, held, rows)
         if few is not None:
-            self._stage("few_steps", *few, 1e-3, lambda n: -n["distance"])
+            self._few_steps(*few, known)
+
+    def _few_steps(self, task: FewStepsTask, rows: Rows, steps: int, known: float) -> None:
+        """Distil the few-step mode again, only where it no longer follows the changed flow."""
+        now = self._distance(task)
+        again = now > _TOO_FAR * known
+        self.told["few_steps"] = {"distance_before": known, "distance": now, "again": again}
+        if again:
+            self._stage("few_steps", task, rows, steps, 1e-3, lambda n: -n["distance"])
+
+    def _distance(self, task: FewStepsTask) -> float:
+        torch.manual_seed(self.settings.seed)
+        with torch.no_grad():
+            return task.evaluate(task.module)[0]["distance"]
 
     def _stage(
         self, name: str, task: Task, rows: Rows, steps: int, rate: float,
@@ -251,7 +267,7 @@ class Tuning:
         loop = LoopConfig(
             num_steps=steps, learning_rate=rate, warmup_steps=max(1, min(20, steps // 5)),
             ema_decay=0.98, seed=self.settings.seed, precision=self.choices.precision,
-            log_every=max(1, steps // 10), evaluate_every=max(10, steps // 8),
+            log_every=max(1, steps // 10), evaluate_every=max(10, -(-steps // _EVALUATIONS.get(name, 8))),
             save_every=max(5, steps // 8),
         )  # fmt: skip
         decisive = {"settings": self.settings.to_dict(), "choices": self.choices.to_dict()}

@@ -11,7 +11,7 @@ import numpy as np
 from mmfm.finetuning.looking import look
 from mmfm.finetuning.original import Original
 from mmfm.finetuning.plan import Plan, Stage, disk_of, expect_room, memory_of, pace
-from mmfm.finetuning.stages import Material, Tuning, few_task
+from mmfm.finetuning.stages import Material, Tuning
 from mmfm.training.flow import FlowTask
 from mmfm.training.seen import tokens_of
 
@@ -69,11 +69,6 @@ def _stages(small: Tuning) -> list[Stage]:
         decoder = small.model.decoder
         seen, held, rows = small.flow_data()
         add("flow", choices.flow_steps, FlowTask(decoder, seen, held), rows)
-        few = few_task(small, seen, held, rows)
-        if few is not None:
-            task, few_rows, steps = few
-            batch = few_rows.batch(0)
-            found.append(Stage("few_steps", steps, pace(task, batch, choices.precision)))
     return found
 
 

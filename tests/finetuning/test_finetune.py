@@ -19,7 +19,8 @@ def test_every_skill_learns_and_the_report_tells(grid_bundle, folder, tmp_path):
     told = json.loads((tmp_path / "new" / "report.json").read_text())
     assert set(told["figures"]) == {"held_out", "original"}
     assert set(told["figures"]["held_out"]["after"]) == {"retrieval", "captions", "generation"}
-    assert set(told["told"]["stages"]) == {"towers", "captions", "pixels", "flow", "few_steps"}
+    assert set(told["told"]["stages"]) >= {"towers", "captions", "pixels", "flow"}
+    assert told["told"]["few_steps"]["distance"] > 0
     html = report.page.read_text()
     assert "<svg" in html and "data:image/png" in html and "http://" not in html
     assert report.command in html.replace("&#x27;", "'")
