@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the new weights, that are tried
+Try = dict[str, Any]
 MAY_LOSE = 0.01  # of the mean reciprocal rank on original pictures
 
 
@@ -24,29 +25,40 @@ def mix(module: nn.Module, old: Mapping[str, Tensor], new: Mapping[str, Tensor],
 
 def choose(
     module: nn.Module, old: Mapping[str, Tensor], new: Mapping[str, Tensor],
-    measure: Callable[[], Mapping[str, float]], before: Mapping[str, float],
+    measure: Callable[[], Mapping[str, float]], pick: Callable[[list[Try]], Try],
     shares: Sequence[float] = SHARES,
-) -> tuple[float, list[dict[str, Any]]]:  # fmt: skip
-    """The share that does best on the hold-out among those that lose little; it is put in.
+) -> tuple[float, list[Try]]:  # fmt: skip
+    """Measure the module at every share, put in the one that `pick` picks; that one and all tries.
 
-    measure: `held_out_mrr`, and `original_mrr` where there are original pictures, of the module as
-    it is. before: the same of the old weights. Where every share loses too much, it is the one that
-    loses least. Without original pictures, the best on the hold-out. Returns share and all tries.
+    measure: figures of the module as it is; they stand beside `share` in a try.
     """
-    tries = []
+    tries: list[Try] = []
     for share in shares:
         mix(module, old, new, share)
         tries.append({"share": share, **measure()})
-    fine = [one for one in tries if _lost(one, before) <= MAY_LOSE]
-    if fine:
-        best = max(fine, key=lambda one: (one["held_out_mrr"], one["share"]))
-    else:
-        best = min(tries, key=lambda one: _lost(one, before))
-    mix(module, old, new, best["share"])
-    return best["share"], tries
+    best = pick(tries)["share"]
+    mix(module, old, new, best)
+    return best, tries
 
 
-def _lost(one: Mapping[str, float], before: Mapping[str, float]) -> float:
-    if "original_mrr" not in before:
-        return 0.0
-    return before["original_mrr"] - one["original_mrr"]
+def little_lost(before: Mapping[str, float], may_lose: float = MAY_LOSE) -> Callable:
+    """Picks the best `held_out_mrr` among those whose `original_mrr` fell by `may_lose` at most.
+
+    Where all fell by more, the one that fell least. Without original pictures, the best.
+    """
+
+    def lost(one: Try) -> float:
+        return before["original_mrr"] - one["original_mrr"] if "original_mrr" in before else 0.0
+
+    def pick(tries: list[Try]) -> Try:
+        fine = [one for one in tries if lost(one) <= may_lose]
+        if not fine:
+            return min(tries, key=lost)
+        return max(fine, key=lambda one: (one["held_out_mrr"], one["share"]))
+
+    return pick
+
+
+def least_sum(tries: list[Try]) -> Try:
+    """Picks the smallest sum of `held_out_loss` and, where there is one, `original_loss`."""
+    return min(tries, key=lambda one: one["held_out_loss"] + one.get("original_loss", 0.0))

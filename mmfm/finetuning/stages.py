@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from mmfm.captioner.network import Captioner
+from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.finetuning import mixing
 from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights, found_in
@@ -30,7 +32,7 @@ from mmfm.finetuning.settings import Settings
 from mmfm.finetuning.watch import Rows, run_stage
 from mmfm.finetuning.words import grown
 from mmfm.model import MMFM
-from mmfm.training.caption import CaptionData, CaptionTask
+from mmfm.training.caption import CaptionData, CaptionTask, caption_loss
 from mmfm.training.few_steps import FewStepsTask
 from mmfm.training.flow import FlowData, FlowTask
 from mmfm.training.loop import LoopConfig
@@ -188,10 +190,7 @@ class Tuning:
                 self._low_rank(model.captioner)
             else:
                 self._let(model.captioner)
-            task, rows = self.captions()
-            rate = 1e-3 if "caption" in self.fresh else 3e-4
-            self._stage("captions", task, rows, choices.caption_steps, rate,
-                        lambda n: -n["held_out_caption_loss"])  # fmt: skip
+            self._captions()
         if choices.pixel_steps and not self.lora:
             self._let(model.pixel_decoder)
             pixels, rows = self.pixels()
@@ -230,8 +229,34 @@ class Tuning:
         new = {k: v.detach().clone() for k, v in module.state_dict().items()}
         shares = mixing.SHARES if self.settings.mix is None else (self.settings.mix,)
         with torch.no_grad():
-            share, tries = mixing.choose(module, old, new, measure, before, shares)
+            pick = mixing.little_lost(before)
+            share, tries = mixing.choose(module, old, new, measure, pick, shares)
         self.told["mix"] = {"share": share, "before": before, "tries": tries}
+
+    def _captions(self) -> None:
+        task, rows = self.captions()
+        head = task.module
+        old = {k: v.detach().clone() for k, v in head.state_dict().items()}
+        rate = 1e-3 if "caption" in self.fresh else 3e-4
+        self._stage("captions", task, rows, self.choices.caption_steps, rate,
+                    lambda n: -n["held_out_caption_loss"])  # fmt: skip
+        if "caption" in self.fresh or self.lora:
+            return
+        sets = {"held_out_loss": task.held_out}
+        if self.material.original is not None:
+            exam = self.material.original.exam
+            sets["original_loss"] = CaptionData(
+                look(self.model.backbone, exam.squares), exam.captions, exam.squares.meta
+            )
+        new = {k: v.detach().clone() for k, v in head.state_dict().items()}
+
+        @torch.no_grad()
+        def measure() -> dict[str, float]:
+            return {name: _nats(head, task.vocabulary, data) for name, data in sets.items()}
+
+        shares = (0.0, *mixing.SHARES)
+        share, tries = mixing.choose(head, old, new, measure, mixing.least_sum, shares)
+        self.told["caption_mix"] = {"share": share, "tries": tries}
 
     def _flow(self) -> None:
         decoder = self.model.decoder
@@ -267,7 +292,8 @@ class Tuning:
         loop = LoopConfig(
             num_steps=steps, learning_rate=rate, warmup_steps=max(1, min(20, steps // 5)),
             ema_decay=0.98, seed=self.settings.seed, precision=self.choices.precision,
-            log_every=max(1, steps // 10), evaluate_every=max(10, -(-steps // _EVALUATIONS.get(name, 8))),
+            log_every=max(1, steps // 10),
+            evaluate_every=max(10, -(-steps // _EVALUATIONS.get(name, 8))),
             save_every=max(5, steps // 8),
         )  # fmt: skip
         decisive = {"settings": self.settings.to_dict(), "choices": self.choices.to_dict()}
@@ -339,6 +365,14 @@ def few_task(
 
 def _lora() -> Any:
     return importlib.import_module("mmfm.lora")
+
+
+def _nats(head: Captioner, vocabulary: Vocabulary, data: CaptionData) -> float:
+    """Nats per token of the first captions."""
+    seen = data.seen.take(np.arange(len(data.captions)))
+    return caption_loss(head.eval(), vocabulary, seen, [("", c[0]) for c in data.captions])[
+        0
+    ].item()
 
 
 def _flow_score(numbers: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmfm.finetuning.mixing import choose, mix
+from mmfm.finetuning.mixing import choose, least_sum, little_lost, mix
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def chosen(gain, loss, ends):
         share = (module.weight[0, 0].item() - first) / (last - first)
         return {"held_out_mrr": gain(share), "original_mrr": 0.5 - loss(share)}
 
-    share, tries = choose(module, old, new, measure, {"original_mrr": 0.5})
+    share, tries = choose(module, old, new, measure, little_lost({"original_mrr": 0.5}))
     expected = nn.Linear(3, 2)
     mix(expected, old, new, share)
     assert torch.equal(module.weight, expected.weight)
@@ -51,3 +51,11 @@ def test_no_share_that_loses_too_much(ends):
 
 def test_where_all_lose_the_least_is_lost(ends):
     assert chosen(lambda s: s, lambda s: 0.2 + 0.1 * s, ends) == 0.3
+
+
+def test_the_sum_of_both_losses_is_smallest():
+    tries = [{"share": s, "held_out_loss": 1 - s, "original_loss": s * s} for s in (0.0, 0.5, 1.0)]
+    assert least_sum(tries)["share"] == 0.5
+    assert least_sum([{"share": 0.0, "held_out_loss": 2}, {"share": 1.0, "held_out_loss": 1}])[
+        "share"
+    ]

@@ -27,9 +27,13 @@ def stopping_after(calls):
     return stop
 
 
-@pytest.mark.parametrize("calls", [3, 30])  # in the towers, and in a later stage
-def test_resumed_equals_uninterrupted(calls, grid_bundle, folder, tmp_path):
-    how = {"images": folder, "original": folder, "train": "all", **QUICK, "steps": 12}
+@pytest.mark.parametrize(
+    ("heads", "calls"),
+    [(("contrastive", "caption"), 3), (("contrastive", "caption"), 12), (("decoder",), 3)],
+)  # in the towers, in the captions that follow, in the flow
+def test_resumed_equals_uninterrupted(heads, calls, grid_bundle, folder, tmp_path):
+    how = {"images": folder, "original": folder, "train": "all", "heads": heads, **QUICK}
+    how["steps"] = 6
     mmfm.finetune(str(grid_bundle), output=tmp_path / "whole", **how)
     with pytest.raises(Unfinished):
         mmfm.finetune(str(grid_bundle), output=tmp_path / "cut", stop=stopping_after(calls), **how)
