@@ -25,6 +25,7 @@ SHOWN = {
         "exact": ("captions word for word", True),
         "cider_d": ("CIDEr-D", True),
     },
+    "classes": {"accuracy": ("pictures named right, of the folder's classes", True)},
     "generation": {
         "cmmd": ("distance to real pictures (CMMD, the judge's features)", False),
         "own_tower_recall@1": ("drawn pictures that their text finds (own towers)", True),

@@ -19,14 +19,16 @@ from mmfm.evaluation.judge import Judge
 from mmfm.finetuning import showing
 from mmfm.finetuning.choices import Choices, choose
 from mmfm.finetuning.fresh import lacking, with_heads
+from mmfm.finetuning.material import Material
 from mmfm.finetuning.measure import Measured, measure
 from mmfm.finetuning.original import read_original
 from mmfm.finetuning.pictures import Account, faults, read_folder
 from mmfm.finetuning.plan import Plan
+from mmfm.finetuning.prompts import adapt_prompts
 from mmfm.finetuning.report import FinetuneReport
 from mmfm.finetuning.settings import PROMPT, Settings
 from mmfm.finetuning.split import Split, split
-from mmfm.finetuning.stages import Material, Tuning, copy_of
+from mmfm.finetuning.stages import Tuning, copy_of
 from mmfm.finetuning.timing import plan_for
 from mmfm.model import MMFM
 
@@ -52,6 +54,11 @@ class Prepared:
     lora: bool
 
     @property
+    def adapts_prompts(self) -> bool:
+        """Whether only words are adapted: no stage, and no plan is needed."""
+        return self.settings.heads == (PROMPT,)
+
+    @property
     def folder(self) -> Path:
         """Where the run lies while it lasts: checkpoints, logs, samples."""
         return self.output.with_name(f"{self.output.name}.run")
@@ -60,6 +67,9 @@ class Prepared:
         self, say: Say = lambda line: None, stop: Callable[[], bool] = lambda: False
     ) -> FinetuneReport:
         """Train, measure, write the model and its report. The same again goes on where it was."""
+        if self.adapts_prompts:
+            return adapt_prompts(self.base, self.material, self.account, self.output,
+                                 self.command, self.settings.seed)  # fmt: skip
         start = time.monotonic()
         torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
         judge = Judge.load()
@@ -215,9 +225,22 @@ def prepare(
         read_original(original, model.preprocess, is_ours, settings.seed),
     )  # fmt: skip
     say(f"{len(pictures)} pictures ({account.layout}), {len(material.held_out)} held out")
+    if settings.heads == (PROMPT,):
+        counts = {"to learn from": len(material.captioned), "held out": len(material.measured)}
+        none = Choices(heads=(), train="heads", batch_size=1, learning_rate=1.0, tower_steps=0,
+                       caption_steps=0, pixel_steps=0, flow_steps=0, num_views=1,
+                       precision="fp32")  # fmt: skip
+        plan = Plan(counts, [], 1.0, 0, 0, none.to_dict())
+        return Prepared(model, settings, none, material, account, parts, plan, output, command,
+                        [], lora)  # fmt: skip
     num_captioned = len(material.captioned) if len(material.measured) > 1 else 0
     skills = [head for head in settings.heads if num_captioned or head == "decoder"]
     fresh = lacking(model, skills)
+    if lora and fresh:
+        raise InputError(
+            f"{model.name} has no head for {' and '.join(fresh)}, and an adapter changes only what "
+            "is there; leave --lora out, or take --heads contrastive"
+        )
     texts = [text for said in material.captioned.captions for text in said]
     base = with_heads(model, fresh, texts, settings.seed)
     choices = choose(
@@ -230,15 +253,6 @@ def prepare(
     return Prepared(
         base, settings, choices, material, account, parts, plan, output, command, fresh, lora
     )
-
-
-def adapt_prompts(model: MMFM, material: Material) -> dict[str, Any]:
-    """`--heads prompt`: only the words of classes learn. Raises InputError where it is missing."""
-    adapt = getattr(importlib.import_module("mmfm.classify"), PROMPT + "_adapt", None)
-    adapt = adapt or getattr(importlib.import_module("mmfm.classify"), "adapt", None)
-    if adapt is None:
-        raise InputError("this version cannot adapt prompts; take --heads contrastive")
-    return adapt(model, material.captioned.samples, material.measured.samples)
 
 
 def _expect_lora() -> None:

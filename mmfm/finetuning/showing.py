@@ -8,9 +8,9 @@ from typing import Any
 from PIL import Image
 
 from mmfm.finetuning.curves import Curve
+from mmfm.finetuning.material import Material
 from mmfm.finetuning.measure import Measured
 from mmfm.finetuning.page import Card, Strip
-from mmfm.finetuning.stages import Material
 from mmfm.finetuning.watch import LOG, SCORE
 from mmfm.preprocess.images import load_image
 from mmfm.training.log import read_log

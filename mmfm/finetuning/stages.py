@@ -22,11 +22,12 @@ from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.finetuning import mixing
-from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights, found_in
+from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights
 from mmfm.finetuning.choices import Choices, freeze_towers
 from mmfm.finetuning.looking import look, read
-from mmfm.finetuning.original import Original, known_words
-from mmfm.finetuning.pictures import Pictures, joined
+from mmfm.finetuning.material import Material
+from mmfm.finetuning.original import known_words
+from mmfm.finetuning.pictures import Pictures
 from mmfm.finetuning.projections import Projections, ProjectionTask, fold
 from mmfm.finetuning.settings import Settings
 from mmfm.finetuning.watch import Rows, run_stage
@@ -43,29 +44,6 @@ from mmfm.training.task import Task
 _FEW_STEPS, _FEW_BATCH = 40, 32  # updates of the few-step mode, where it must learn again
 _TOO_FAR = 1.5  # times its former distance to the flow
 _EVALUATIONS = {"flow": 4, "few_steps": 2}  # of a stage, where each costs more than a few steps
-
-
-@dataclass(frozen=True)
-class Material:
-    """What is learned from, what is only measured, and what the model knew already."""
-
-    new: Pictures
-    held_out: Pictures
-    original: Original | None
-
-    @cached_property
-    def captioned(self) -> Pictures:
-        return self.new.captioned()
-
-    @cached_property
-    def measured(self) -> Pictures:
-        return self.held_out.captioned()
-
-    def practised(self, new: Pictures) -> tuple[Pictures, np.ndarray]:
-        """New pictures and original ones, and which are original, (N,) bool."""
-        parts = [new] if self.original is None else [new, self.original.practice]
-        flags = [np.full(len(part), place > 0) for place, part in enumerate(parts)]
-        return joined(parts), np.concatenate(flags)
 
 
 @dataclass
@@ -108,12 +86,13 @@ class Tuning:
             self._low_rank(backbone)
         else:
             freeze_towers(backbone, self.choices.train)
-        captioner = model.captioner if "caption" in has else None
-        pixel_decoder = model.pixel_decoder if "decoder" in has else None
+        # why not with adapters: these parts would change whole beside them
+        captioner = model.captioner if "caption" in has and not self.lora else None
+        pixel_decoder = model.pixel_decoder if "decoder" in has and not self.lora else None
         exam = None if material.original is None else material.original.exam.squares
         task = AdaptationTask(
-            Adapted(backbone, captioner, None if self.lora else pixel_decoder), model.vocabulary,
-            pictures.squares, before, material.measured.squares, exam, self._weights(),
+            Adapted(backbone, captioner, pixel_decoder), model.vocabulary, pictures.squares,
+            before, material.measured.squares, exam, self._weights(),
         )  # fmt: skip
         return task, self._rows(pictures, is_original)
 
@@ -388,10 +367,3 @@ def copy_of(model: MMFM) -> MMFM:
     parts = copy.deepcopy({k: v for k, v in model.parts.items() if k != "autoencoder"})
     return MMFM(model.config, parts.pop("backbone"), vocabulary=model.vocabulary,
                 metrics=model.metrics, device=str(model.device), **parts)  # fmt: skip
-
-
-def original_scores(model: MMFM, material: Material) -> dict[str, float]:
-    """Recall of the original pictures that are only measured; empty without any."""
-    if material.original is None:
-        return {}
-    return found_in(model.backbone, material.original.exam.squares, "original")

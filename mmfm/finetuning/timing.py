@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mmfm.finetuning.looking import look
+from mmfm.finetuning.material import Material
 from mmfm.finetuning.original import Original
 from mmfm.finetuning.plan import Plan, Stage, disk_of, expect_room, memory_of, pace
-from mmfm.finetuning.stages import Material, Tuning
+from mmfm.finetuning.stages import Tuning
 from mmfm.training.flow import FlowTask
 from mmfm.training.seen import tokens_of
 

@@ -39,3 +39,19 @@ def test_low_rank_without_the_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, "mmfm.lora", None)
     with pytest.raises(InputError, match="peft"):
         mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new", lora=True, **QUICK)
+
+
+def test_an_adapter_cannot_hold_a_fresh_head(folder, tmp_path, monkeypatch):
+    from mmfm.finetuning import run
+    from tests.finetuning.test_open_clip import bare
+
+    monkeypatch.setattr(run, "_expect_lora", lambda: None)
+    with pytest.raises(InputError, match="no head for caption and decoder"):
+        mmfm.finetune(bare("softmax"), images=folder, output=tmp_path / "new", lora=True)
+
+
+def test_captions_that_are_no_classes_are_refused(tiny_bundle, folder, tmp_path):
+    for number in range(24):
+        (folder / f"{number:02d}.txt").write_text(f"thing {number}")
+    with pytest.raises(InputError, match="wants classes|cannot adapt prompts"):
+        mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new", heads=("prompt",))
