@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mmfm
-from tests.finetuning.conftest import QUICK
+from tests.finetuning.conftest import QUICK, SHAPES
 
 pytest.importorskip("peft")
 lora = pytest.importorskip("mmfm.lora")
@@ -36,6 +36,8 @@ def test_towers_by_low_rank_make_a_plain_model(grid_bundle, folder, tmp_path):
 
 
 def test_words_of_classes_alone(tiny_bundle, folder, tmp_path):
+    for number in range(24):
+        (folder / f"{number:02d}.txt").write_text(SHAPES[number // 6 % 2])
     report = mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new",
                            heads=("prompt",), holdout=0.25)  # fmt: skip
     assert (tmp_path / "new" / "head.safetensors").exists()
