@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mmfm.cli.options import Run, given, listen, shared
+from mmfm.errors import InputError
 
 
 @click.command("finetune")
@@ -49,8 +50,14 @@ def command(
     from mmfm.finetuning.settings import heads_from
 
     listen()
+    if run.device not in (None, "cpu"):
+        raise InputError(f"fine-tuning runs on the CPU, got --device {run.device}; leave it out")
     settings = {**given(**options, seed=run.seed), "heads": heads_from(heads)}
-    model: Any = run.model if not run.allow_pickle else run.load()
+    model: Any = run.model
+    if run.allow_pickle:
+        import mmfm
+
+        model = mmfm.load(run.model, device="cpu", allow_pickle=True)
     prepared = prepare_finetune(
         model, images=folder, output=output, original=original, kind=kind, lora=lora, say=run.say,
         **settings,

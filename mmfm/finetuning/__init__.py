@@ -12,9 +12,10 @@ import os
 import shlex
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from mmfm.errors import InputError
+from mmfm.errors import InputError, OutputError
 from mmfm.finetuning.report import FinetuneReport
 from mmfm.finetuning.run import Prepared, prepare
 from mmfm.finetuning.settings import Settings
@@ -56,6 +57,12 @@ def prepare_finetune(
 ) -> Prepared:  # fmt: skip
     """The first half of `finetune`: everything up to the plan, `.plan`; `.run()` is the other."""
     chosen = _settings(settings)
+    if (
+        isinstance(model, str)
+        and Path(model).is_dir()
+        and Path(output).resolve() == Path(model).resolve()
+    ):
+        raise OutputError(f"{output} is the model that learns; write the new one beside it")
     loaded = load(model, device="cpu") if isinstance(model, str) else model
     command = _command(str(model) if isinstance(model, str) else loaded.name, images, output,
                        original, kind, lora, settings)  # fmt: skip
@@ -63,6 +70,10 @@ def prepare_finetune(
         loaded, images=images, output=output, original=original, kind=kind, lora=lora,
         settings=chosen, command=command, is_ours=_is_ours(loaded), say=say,
     )  # fmt: skip
+
+
+def _same(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _settings(given: dict[str, Any]) -> Settings:

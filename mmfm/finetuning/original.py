@@ -23,6 +23,7 @@ from mmfm.preprocess.transform import Preprocess
 GALLERY = Path(__file__).parents[1] / "gallery"
 _MOST = 4000  # of the original pictures are used
 _MOST_WORDS = 6000
+_LEAST = 8  # pictures of each half
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,24 @@ def read_original(
     pictures = Pictures.of(found, preprocess)
     practice, exam = halves(pictures.keys, "original:")
     return Original(pictures.select(practice), pictures.select(exam), name)
+
+
+def without(original: Original | None, pictures: Pictures) -> tuple[Original | None, int]:
+    """The original pictures that are not among `pictures`, pixel by pixel, and how many went.
+
+    None when fewer than 8 are left to measure.
+    """
+    if original is None:
+        return None, 0
+    known = {square.tobytes() for square in pictures.squares.pixels}
+    parts = [
+        part.select([i for i, s in enumerate(part.squares.pixels) if s.tobytes() not in known])
+        for part in (original.practice, original.exam)
+    ]
+    gone = len(original.practice) + len(original.exam) - sum(map(len, parts))
+    if min(map(len, parts)) < _LEAST:
+        return None, gone
+    return Original(parts[0], parts[1], original.name), gone
 
 
 def gallery() -> list[Sample]:

@@ -21,7 +21,7 @@ from mmfm.finetuning.choices import Choices, choose
 from mmfm.finetuning.fresh import lacking, with_heads
 from mmfm.finetuning.material import Material
 from mmfm.finetuning.measure import Measured, measure
-from mmfm.finetuning.original import read_original
+from mmfm.finetuning.original import read_original, without
 from mmfm.finetuning.pictures import Account, faults, read_folder
 from mmfm.finetuning.plan import Plan
 from mmfm.finetuning.prompts import adapt_prompts
@@ -31,6 +31,7 @@ from mmfm.finetuning.split import Split, split
 from mmfm.finetuning.stages import Tuning, copy_of
 from mmfm.finetuning.timing import plan_for
 from mmfm.model import MMFM
+from mmfm.training.resume import ResumeError
 
 _DRAWN = 32  # pictures drawn of each set, before and after
 
@@ -79,7 +80,14 @@ class Prepared:
             copy_of(self.base), self.material, self.choices, self.settings, self.folder,
             self.fresh, self.lora, stop,
         )  # fmt: skip
-        tuning.run()
+        try:
+            tuning.run()
+        except ResumeError as error:
+            told = str(error).partition(":")[0]
+            raise InputError(
+                f"{self.folder} holds a run that cannot go on ({told}); remove that folder, or "
+                "choose another output"
+            ) from error
         final = self._write(tuning)
         say("measuring the model as it has become")
         after = self._measure(final, judge)
@@ -220,10 +228,13 @@ def prepare(
     for line in faults(account):
         say(line)
     parts = split(pictures, settings.holdout)
-    material = Material(
-        pictures.select(parts.train), pictures.select(parts.held_out),
-        read_original(original, model.preprocess, is_ours, settings.seed),
-    )  # fmt: skip
+    knew, shared = without(
+        read_original(original, model.preprocess, is_ours, settings.seed), pictures
+    )
+    if shared:
+        account.notes.append(f"{shared} original pictures are in the folder too: not used as such")
+        say(f"note: {account.notes[-1]}")
+    material = Material(pictures.select(parts.train), pictures.select(parts.held_out), knew)
     say(f"{len(pictures)} pictures ({account.layout}), {len(material.held_out)} held out")
     if settings.heads == (PROMPT,):
         counts = {"to learn from": len(material.captioned), "held out": len(material.measured)}

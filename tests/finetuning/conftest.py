@@ -12,7 +12,7 @@ def drawing(number):
     """(picture, caption): a shape of one colour; no two are alike."""
     colour, shape = COLOURS[number % 6], SHAPES[number // 6 % 2]
     image = Image.new("RGB", (40, 40), "white")
-    low = 3 + 5 * (number // 12)
+    low = 3 + 5 * (number // 12 % 4)
     getattr(ImageDraw.Draw(image), shape)((low, 4, 34 - number % 7, 30 + number % 5), fill=colour)
     return image, f"a {colour} {shape}"
 
@@ -46,3 +46,9 @@ def grid_bundle(tmp_path_factory):
     path = tmp_path_factory.mktemp("grid") / "tiny"
     MMFM.from_config(config, seed=0, texts=["a red circle"]).save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def known(tmp_path):
+    """24 other pictures, as those that the model knew."""
+    return fill(tmp_path / "known", range(24, 48))

@@ -53,5 +53,18 @@ def test_an_adapter_cannot_hold_a_fresh_head(folder, tmp_path, monkeypatch):
 def test_captions_that_are_no_classes_are_refused(tiny_bundle, folder, tmp_path):
     for number in range(24):
         (folder / f"{number:02d}.txt").write_text(f"thing {number}")
-    with pytest.raises(InputError, match="wants classes|cannot adapt prompts"):
+    with pytest.raises(InputError, match=r"wants classes|cannot adapt prompts"):
         mmfm.finetune(str(tiny_bundle), images=folder, output=tmp_path / "new", heads=("prompt",))
+
+
+def test_pictures_of_the_folder_are_no_original_ones(tiny_bundle, folder, tmp_path):
+    lines = []
+    report = mmfm.finetune(str(tiny_bundle), images=folder, original=folder, say=lines.append,
+                           output=tmp_path / "new", heads=("contrastive",), **QUICK)  # fmt: skip
+    assert set(report.figures) == {"held_out"}
+    assert any("24 original pictures are in the folder too" in line for line in lines)
+
+
+def test_a_model_is_not_written_over_itself(tiny_bundle, folder):
+    with pytest.raises(OutputError, match="beside it"):
+        mmfm.finetune(str(tiny_bundle), images=folder, output=tiny_bundle)

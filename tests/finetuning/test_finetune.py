@@ -6,10 +6,10 @@ import mmfm
 from tests.finetuning.conftest import QUICK
 
 
-def test_every_skill_learns_and_the_report_tells(grid_bundle, folder, tmp_path):
+def test_every_skill_learns_and_the_report_tells(grid_bundle, folder, known, tmp_path):
     lines = []
     report = mmfm.finetune(
-        str(grid_bundle), images=folder, output=tmp_path / "new", original=folder, train="all",
+        str(grid_bundle), images=folder, output=tmp_path / "new", original=known, train="all",
         say=lines.append, **QUICK,
     )  # fmt: skip
     tuned = mmfm.load(tmp_path / "new", device="cpu")

@@ -31,8 +31,8 @@ def stopping_after(calls):
     ("heads", "calls"),
     [(("contrastive", "caption"), 3), (("contrastive", "caption"), 12), (("decoder",), 3)],
 )  # in the towers, in the captions that follow, in the flow
-def test_resumed_equals_uninterrupted(heads, calls, grid_bundle, folder, tmp_path):
-    how = {"images": folder, "original": folder, "train": "all", "heads": heads, **QUICK}
+def test_resumed_equals_uninterrupted(heads, calls, grid_bundle, folder, known, tmp_path):
+    how = {"images": folder, "original": known, "train": "all", "heads": heads, **QUICK}
     how["steps"] = 6
     mmfm.finetune(str(grid_bundle), output=tmp_path / "whole", **how)
     with pytest.raises(Unfinished):
