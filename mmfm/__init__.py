@@ -19,6 +19,8 @@ _HOMES = {
     "Embeddings": "mmfm.shapes",
     "ModelConfig": "mmfm.config",
     "Index": "mmfm.index",
+    "finetune": "mmfm.finetuning",
+    "FinetuneReport": "mmfm.finetuning",
     "InputError": "mmfm.errors",
 }
 
@@ -27,6 +29,8 @@ __all__ = ["__version__", *_HOMES]
 if TYPE_CHECKING:
     from mmfm.config import ModelConfig as ModelConfig
     from mmfm.errors import InputError as InputError
+    from mmfm.finetuning import FinetuneReport as FinetuneReport
+    from mmfm.finetuning import finetune as finetune
     from mmfm.index import Index as Index
     from mmfm.loading import list_models as list_models
     from mmfm.loading import load as load

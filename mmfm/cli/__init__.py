@@ -27,6 +27,7 @@ VERBS = {  # verb -> its line in the help; its module is mmfm.cli.<verb>
     "edit": "Change a picture by the difference of two texts.",
     "demo": "Show all three skills on real drawings, as one page.",
     "data": "Inspect, shard, filter and embed data sets.",
+    "finetune": "Adapt all three skills to a folder of pictures.",
     "train": "Train a backbone from shards, by a recipe.",
     "evaluate": "Measure a model on held-out shards.",
     "export": "Write the backbone for open_clip or ONNX Runtime.",

@@ -20,6 +20,7 @@ QUICK = {
     "contrastive_loss": ["--batch", 300],
     "embed_images": ["--architecture", "small"],
     "embed_texts": ["--architecture", "small"],
+    "finetune_cache": ["--architecture", "small"],
     "folder_of_pictures": ["--pictures", 240],
     "index_search": ["--rows", 3000],
     "plan": ["--batch", 4],

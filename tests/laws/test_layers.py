@@ -43,9 +43,10 @@ ALLOWED = {
     "evaluation": TOP | {"data"},
     "jobs": TOP | {"data"},  # data meets a model: embedding and scoring over shards
     "training": TOP | {"data", "evaluation"},
-    "cli": TOP | {"data", "evaluation", "jobs", "training", "mmfm"},
+    "finetuning": TOP | {"heads", "data", "evaluation", "training"},
+    "cli": TOP | {"data", "evaluation", "jobs", "training", "finetuning", "mmfm"},
     "__main__": {"cli"},
-    "mmfm": TOP,  # mmfm/__init__.py, the public names
+    "mmfm": TOP | {"finetuning"},  # mmfm/__init__.py, the public names
 }
 PROGRAMS = ("data_pipelines", "train", "benchmarks")
 ONE_FILE_EACH = ("open_clip", "webdataset")  # a new version can break only one file

@@ -1,0 +1,68 @@
+"""Old and new weights mixed (WiSE-FT, 2109.01903): most of what was learned, little forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the new weights, that are tried
+Try = dict[str, Any]
+MAY_LOSE = 0.01  # of the mean reciprocal rank on original pictures
+
+
+@torch.no_grad()
+def mix(module: nn.Module, old: Mapping[str, Tensor], new: Mapping[str, Tensor], share: float):
+    """Fill `module` with (1 - share) old + share new; whole numbers stay as the new ones are."""
+    state = {
+        name: torch.lerp(old[name], value, share) if value.is_floating_point() else value
+        for name, value in new.items()
+    }
+    module.load_state_dict(state)
+
+
+def choose(
+    module: nn.Module, old: Mapping[str, Tensor], new: Mapping[str, Tensor],
+    measure: Callable[[], Mapping[str, float]], pick: Callable[[list[Try]], Try],
+    shares: Sequence[float] = SHARES,
+) -> tuple[float, list[Try]]:  # fmt: skip
+    """Measure the module at every share, put in the one that `pick` picks; that one and all tries.
+
+    measure: figures of the module as it is; they stand beside `share` in a try.
+    """
+    tries: list[Try] = []
+    for share in shares:
+        mix(module, old, new, share)
+        tries.append({"share": share, **measure()})
+    best = pick(tries)["share"]
+    mix(module, old, new, best)
+    return best, tries
+
+
+def little_lost(before: Mapping[str, float], may_lose: float = MAY_LOSE) -> Callable:
+    """Picks the best `held_out_mrr` among those whose `original_mrr` fell by `may_lose` at most.
+
+    Where all fell by more, the one that fell least. Without original pictures, the best.
+    """
+
+    def lost(one: Try) -> float:
+        return before["original_mrr"] - one["original_mrr"] if "original_mrr" in before else 0.0
+
+    def pick(tries: list[Try]) -> Try:
+        fine = [one for one in tries if lost(one) <= may_lose]
+        if not fine:
+            return min(tries, key=lost)
+        return max(fine, key=lambda one: (one["held_out_mrr"], one["share"]))
+
+    return pick
+
+
+def least_sum(tries: list[Try]) -> Try:
+    """Picks the smallest sum of `held_out_loss` and twice `original_loss`, where there is one.
+
+    why twice: by a plain sum a nat forgotten is well spent for a nat learned, and the words of all
+    other pictures went for those of a few hundred (docs/experiments.md).
+    """
+    return min(tries, key=lambda one: one["held_out_loss"] + 2 * one.get("original_loss", 0.0))

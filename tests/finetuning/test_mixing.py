@@ -1,0 +1,61 @@
+"""Old and new weights mixed."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmfm.finetuning.mixing import choose, least_sum, little_lost, mix
+
+
+@pytest.fixture
+def ends():
+    torch.manual_seed(0)
+    old, new = nn.Linear(3, 2), nn.Linear(3, 2)
+    return old.state_dict(), new.state_dict()
+
+
+def test_the_ends_are_the_old_and_the_new_weights(ends):
+    old, new = ends
+    module = nn.Linear(3, 2)
+    for share, wanted in ((0.0, old), (1.0, new)):
+        mix(module, old, new, share)
+        assert all(torch.equal(value, wanted[name]) for name, value in module.state_dict().items())
+
+
+def chosen(gain, loss, ends):
+    """choose() where the hold-out gains gain(share) and the original loses loss(share)."""
+    old, new = ends
+    module = nn.Linear(3, 2)
+    first, last = old["weight"][0, 0].item(), new["weight"][0, 0].item()
+
+    def measure():
+        share = (module.weight[0, 0].item() - first) / (last - first)
+        return {"held_out_mrr": gain(share), "original_mrr": 0.5 - loss(share)}
+
+    share, tries = choose(module, old, new, measure, little_lost({"original_mrr": 0.5}))
+    expected = nn.Linear(3, 2)
+    mix(expected, old, new, share)
+    assert torch.equal(module.weight, expected.weight)
+    assert len(tries) == 8
+    return share
+
+
+def test_where_nothing_is_lost_the_best_share_wins(ends):
+    assert chosen(lambda s: s, lambda s: 0.0, ends) == 1.0
+    assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.0, ends) == 0.5
+
+
+def test_no_share_that_loses_too_much(ends):
+    assert chosen(lambda s: s, lambda s: 0.016 * s, ends) == 0.6
+
+
+def test_where_all_lose_the_least_is_lost(ends):
+    assert chosen(lambda s: s, lambda s: 0.2 + 0.1 * s, ends) == 0.3
+
+
+def test_the_sum_of_both_losses_is_smallest():
+    tries = [{"share": s, "held_out_loss": 1 - s, "original_loss": s * s / 2} for s in (0.0, 0.5, 1.0)]
+    assert least_sum(tries)["share"] == 0.5
+    assert least_sum([{"share": 0.0, "held_out_loss": 2}, {"share": 1.0, "held_out_loss": 1}])[
+        "share"
+    ]
