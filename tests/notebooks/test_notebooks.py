@@ -41,7 +41,7 @@ def kernel(tmp_path, monkeypatch):
 
 def test_every_script_has_a_notebook_and_every_notebook_a_script():
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
-    assert len(NAMES) == 3
+    assert len(NAMES) == 4
 
 
 @pytest.mark.parametrize("name", NAMES)
