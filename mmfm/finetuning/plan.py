@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,21 +89,29 @@ def pace(task: Task, rows: np.ndarray, precision: str = "fp32") -> float:
     return _UPDATE * min(seconds[1:])
 
 
-def memory_of(modules: Sequence[nn.Module], num_pictures: int, grid: int, side: int, views: int,
-              batch: int) -> int:  # fmt: skip
-    """Bytes: weights with gradient, moments, average and frozen copy; squares; cached embeddings.
+def memory_of(
+    parts: Mapping[str, nn.Module], trained: Collection[str], *, num_pictures: int, grid: int,
+    side: int, views: int, batch: int,
+) -> int:  # fmt: skip
+    """Bytes: weights, and their copy, of all parts; gradient, moments and average of trained ones;
+    squares; cached embeddings.
 
-    grid: numbers in the image tokens of a picture. Activations are taken as 60 times the tokens.
+    grid: numbers in the image tokens of a picture. Activations are taken as 60 times 12 of them.
     """
-    weights = sum(p.numel() for m in modules for p in m.parameters())
+    sizes = _sizes(parts)
+    weights = 2 * sum(sizes.values()) + 5 * sum(sizes[name] for name in trained)
     pictures = num_pictures * (4 * side**2 + 2 * grid * (views + 1))
-    return 6 * 4 * weights + pictures + 60 * 4 * batch * grid * 12
+    return 4 * weights + pictures + 4 * 60 * 12 * batch * grid
 
 
-def disk_of(modules: Sequence[nn.Module]) -> int:
-    """Bytes: the bundle, and two checkpoints of the largest stage with the best weights."""
-    weights = sum(p.numel() for m in modules for p in m.parameters())
-    return 4 * weights * (1 + 2 * 4 + 1)
+def disk_of(parts: Mapping[str, nn.Module], trained: Collection[str]) -> int:
+    """Bytes: the model; two checkpoints of weights, average and moments, and the best weights."""
+    sizes = _sizes(parts)
+    return 4 * (sum(sizes.values()) + 9 * sum(sizes[name] for name in trained))
+
+
+def _sizes(parts: Mapping[str, nn.Module]) -> dict[str, int]:
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
 
 def expect_room(memory: int, disk: int, folder: Path) -> None:

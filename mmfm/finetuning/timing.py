@@ -36,12 +36,12 @@ def plan_for(tuning: Tuning, output: Path) -> Plan:
     encoding = (time.perf_counter() - start) / len(small.material.new)
     grid = tokens_of(seen.views[0].take(np.array([0]))).numel()
     # why before the timing: what does not fit must not be tried
-    modules = list(model.parts.values())
-    total = sum(counts.values())
+    total, trained = sum(counts.values()), [n for n in model.parts if _learns(n, tuning)]
     memory = memory_of(
-        modules, total, grid, model.image_size, choices.num_views, choices.batch_size
-    )
-    disk = disk_of(modules)
+        model.parts, trained, num_pictures=total, grid=grid, side=model.image_size,
+        views=choices.num_views, batch=choices.batch_size,
+    )  # fmt: skip
+    disk = disk_of(model.parts, trained)
     expect_room(memory, disk, output)
     stages = _stages(small)
     looks = total * (choices.num_views + 4) * encoding
@@ -71,6 +71,14 @@ def _stages(small: Tuning) -> list[Stage]:
         seen, held, rows = small.flow_data()
         add("flow", choices.flow_steps, FlowTask(decoder, seen, held), rows)
     return found
+
+
+def _learns(part: str, tuning: Tuning) -> bool:
+    choices = tuning.choices
+    return {
+        "backbone": choices.trains_towers, "captioner": choices.caption_steps > 0,
+        "pixel_decoder": choices.pixel_steps > 0, "decoder": choices.flow_steps > 0,
+    }.get(part, False)  # fmt: skip
 
 
 def _small(material: Material) -> Material:

@@ -54,7 +54,9 @@ def test_where_all_lose_the_least_is_lost(ends):
 
 
 def test_the_sum_of_both_losses_is_smallest():
-    tries = [{"share": s, "held_out_loss": 1 - s, "original_loss": s * s / 2} for s in (0.0, 0.5, 1.0)]
+    tries = [
+        {"share": s, "held_out_loss": 1 - s, "original_loss": s * s / 2} for s in (0.0, 0.5, 1.0)
+    ]
     assert least_sum(tries)["share"] == 0.5
     assert least_sum([{"share": 0.0, "held_out_loss": 2}, {"share": 1.0, "held_out_loss": 1}])[
         "share"
