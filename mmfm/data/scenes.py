@@ -116,4 +116,5 @@ def _ground(taken: set[str], chance: np.random.Generator) -> tuple[str, tuple[in
     free = [word for word in COLOURS if word not in taken and word != "black"] or ["white"]
     word = "white" if "white" in free and chance.random() < 0.25 else str(chance.choice(free))
     examples = EXAMPLES[word]
-    return word, tuple(bytes.fromhex(examples[int(chance.integers(len(examples)))]))
+    red, green, blue = bytes.fromhex(examples[int(chance.integers(len(examples)))])
+    return word, (red, green, blue)

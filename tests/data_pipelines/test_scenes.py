@@ -1,4 +1,4 @@
-"""Scenes from shards of drawings: names come from one split, and the bytes are the same each time."""
+"""Scenes from shards of drawings: one split each, and the same bytes each time."""
 
 import io
 import json
