@@ -100,7 +100,7 @@ def main(data: Path, output: Path, count: int | None, settings: tuple[str, ...])
     try:
         report = mmfm.finetune(
             "mini", images=output / "pictures", output=output / "model",
-            say=lambda line: click.echo(line, err=True), **_typed(settings),
+            say=lambda line: click.echo(line, err=True), **typed(settings),
         )  # fmt: skip
     except InputError as error:
         click.echo(f"train.finetune_trial: error: {error}", err=True)
@@ -119,7 +119,8 @@ def main(data: Path, output: Path, count: int | None, settings: tuple[str, ...])
     print(json.dumps(told))
 
 
-def _typed(settings: tuple[str, ...]) -> dict[str, Any]:
+def typed(settings: tuple[str, ...]) -> dict[str, Any]:
+    """`("steps=20", "train=all")` as keyword arguments. Raises UsageError."""
     found: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -27,6 +27,7 @@ from mmfm.data.sample import Sample
 from mmfm.data.shards import read_shards
 from mmfm.evaluation.judge import Judge
 from mmfm.model import MMFM
+from train.finetune_trial import typed
 
 NAMES = ("zorb", "blicket", "wug", "dax", "fep")  # of word learning studies; no drawing has them
 _DRAWN = 8  # pictures of each concept
@@ -93,9 +94,9 @@ def figures(model: MMFM, exam: Sequence[Sample], names: Sequence[str], judge: Ju
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/new-concepts"))
 @click.option("--examples", type=click.IntRange(2, 20), default=6, show_default=True,
               help="Drawings of each concept to learn from.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Of the towers.  [as mmfm finetune]")
-def main(data: Path, output: Path, examples: int, steps: int | None) -> None:
-    """Teach mini five made-up words from a few drawings each."""
+@click.argument("settings", nargs=-1)
+def main(data: Path, output: Path, examples: int, settings: tuple[str, ...]) -> None:
+    """Teach mini five made-up words; SETTINGS are key=value, as `mmfm.finetune` names them."""
     chosen = concepts_of(data, examples)
     write_folder(chosen, output / "pictures")
     exam = [(sample, name) for name, (_, rest) in chosen.items() for sample in rest]
@@ -109,7 +110,7 @@ def main(data: Path, output: Path, examples: int, steps: int | None) -> None:
     }  # fmt: skip
     report = mmfm.finetune(
         "mini", images=output / "pictures", output=output / "model",
-        say=lambda line: click.echo(line, err=True), **({} if steps is None else {"steps": steps}),
+        say=lambda line: click.echo(line, err=True), **typed(settings),
     )  # fmt: skip
     tuned = mmfm.load(output / "model", device="cpu")
     told["after"] = figures(tuned, samples, names, judge)

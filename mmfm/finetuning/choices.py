@@ -15,7 +15,7 @@ from mmfm.finetuning.settings import HEADS, Settings
 from mmfm.model import MMFM
 
 _SMALL = 60_000_000  # parameters of towers that are trained whole
-_FEW = 32  # captioned pictures below which towers stay frozen
+_FEW = 8  # captioned pictures below which towers stay frozen
 _BLOCK = re.compile(r"^(.*?\.)?(?:resblocks|blocks|layers|layer)\.(\d+)\.")
 _LAST = re.compile(r"(ln_post|ln_final|text_projection|logit_|attn_pool|head\.|\.proj$|^proj$)")
 
