@@ -88,7 +88,7 @@ def test_the_table_of_questions():
     asked = METRICS["test"].get("prompts")
     if asked is None:
         pytest.skip("the bundle was measured before its figures had questions")
-    for label, *cells in rows_under("prompt"):
+    for label, *cells in rows_under("commonest"):
         [kind] = [kind for begin, kind in PROMPTS.items() if label.strip("`").startswith(begin)]
         one = asked[kind]
         shown = [percent(one["exact"]), percent(one["exact_majority"]),
