@@ -15,7 +15,7 @@ from mmfm.finetuning.settings import HEADS, Settings
 from mmfm.model import MMFM
 
 _SMALL = 60_000_000  # parameters of towers that are trained whole
-_FEW = 8  # captioned pictures below which towers stay frozen
+_FEW, _FEW_TO_START = 8, 32  # captioned pictures below which towers stay frozen; with fresh heads
 _BLOCK = re.compile(r"^(.*?\.)?(?:resblocks|blocks|layers|layer)\.(\d+)\.")
 _LAST = re.compile(r"(ln_post|ln_final|text_projection|logit_|attn_pool|head\.|\.proj$|^proj$)")
 
@@ -65,7 +65,8 @@ def choose(
     if lora and train is None:
         train = "lora"
     if train is None:
-        train = "all" if towers <= _SMALL and num_captioned >= _FEW else "heads"
+        few = _FEW_TO_START if fresh else _FEW
+        train = "all" if towers <= _SMALL and num_captioned >= few else "heads"
     if "contrastive" not in heads and train != "heads":
         train = "heads"  # the contrastive loss is never off while towers train
     batch = settings.batch_size or max(4, min(96, num_captioned // 2 or num_pictures // 2))

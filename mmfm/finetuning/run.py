@@ -6,7 +6,8 @@ import importlib
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,21 @@ from mmfm.training.resume import ResumeError
 _DRAWN = 32  # pictures drawn of each set, before and after
 
 Say = Callable[[str], None]
+
+
+@contextmanager
+def _flushing_denormals() -> Iterator[None]:
+    """Numbers below 1e-38 are zeros for a while: they slow CPU kernels many times over.
+
+    why for a while: the processor's state is the caller's, whose other sums must not change.
+    """
+    smallest = torch.tensor(5e-324, dtype=torch.float64)
+    was = not bool((smallest * torch.ones((), dtype=torch.float64)).item())
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was)
 
 
 @dataclass(frozen=True)
@@ -71,8 +87,11 @@ class Prepared:
         if self.adapts_prompts:
             return adapt_prompts(self.base, self.material, self.account, self.output,
                                  self.command, self.settings.seed)  # fmt: skip
+        with _flushing_denormals():
+            return self._train(say, stop)
+
+    def _train(self, say: Say, stop: Callable[[], bool]) -> FinetuneReport:
         start = time.monotonic()
-        torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
         judge = Judge.load()
         say("measuring the model as it is")
         before = self._measure(self.base, judge, is_before=True)

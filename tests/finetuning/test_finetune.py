@@ -12,6 +12,7 @@ def test_every_skill_learns_and_the_report_tells(grid_bundle, folder, known, tmp
         str(grid_bundle), images=folder, output=tmp_path / "new", original=known, train="all",
         say=lines.append, **QUICK,
     )  # fmt: skip
+    assert 5e-324 * 1.0 > 0  # the processor's state is the caller's again
     tuned = mmfm.load(tmp_path / "new", device="cpu")
     assert tuned.backbone_hash != mmfm.load(grid_bundle, device="cpu").backbone_hash
     assert len(tuned.generate("a red ellipse", seed=0)) == 1
