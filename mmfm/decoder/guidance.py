@@ -68,11 +68,11 @@ def _sum(
 ) -> Predict:  # fmt: skip
     used = [(c, w) for c, w in parts if torch.as_tensor(w).count_nonzero()]
     count = len(used)
-    if count == 1 and isinstance(used[0][1], float):
+    if count == 1 and not isinstance(used[0][1], Tensor):
         alone = remember(used[0][0])  # its weight is 1
         return lambda x, t: network(x, t, alone)
     told = remember(Condition.stack([c for c, _ in used]))
-    weights = [w if isinstance(w, float) else w[:, None, None, None] for _, w in used]
+    weights = [w[:, None, None, None] if isinstance(w, Tensor) else w for _, w in used]
 
     def predict(x: Tensor, t: Tensor) -> Tensor:
         said = network(x.repeat(count, 1, 1, 1), t.repeat(count), told).chunk(count)

@@ -101,4 +101,4 @@ def jitter(pooled: Tensor, seeds: list[int], level: float) -> Tensor:
 
 
 def _of(weight: Weight, rows: list[int]) -> Weight:
-    return weight if isinstance(weight, float) else weight[rows]
+    return weight[rows] if isinstance(weight, Tensor) else weight

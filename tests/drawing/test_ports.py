@@ -64,6 +64,11 @@ def test_guidance_of_one_is_no_guidance(model):
     assert not near(model.generate("a tree", **FAST), plain)
 
 
+def test_a_whole_number_is_a_scale_like_any_other(model):
+    whole, real = (model.generate("a tree", **{**FAST, "guidance_scale": g}) for g in (2, 2.0))
+    assert torch.equal(whole, real)
+
+
 def test_nothing_asked_for_still_draws(model):
     made = model.generate(num_images=3, **FAST)
     assert made.shape == (3, 3, 32, 32)
