@@ -53,6 +53,9 @@ for before, after in zip(base.caption(shown), tuned.caption(shown), strict=True)
     print(f"{before!r} -> {after!r}")
 
 # %%
+Image.open(shown[0]).resize((192, 192), Image.Resampling.NEAREST)
+
+# %%
 prompts = ["blueprint of an apple", "blueprint of a house", "a red apple"]
 images = [model.generate(p, seed=0)[0] for model in (base, tuned) for p in prompts]
 contact_sheet(images, [*(f"before: {p}" for p in prompts), *(f"after: {p}" for p in prompts)], 3)

@@ -113,7 +113,8 @@ def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
         "space=grid", "batch_size=6", "flow_batch_size=4", "towers.num_steps=3",
         "flow.num_steps=3", "towers.log_every=1", "flow.log_every=1", "refine.num_steps=1",
         "refine_batch_size=4", "few_steps.num_steps=1", "few_steps_batch_size=2",
-        "pixels.num_steps=2", "pixels_batch_size=4", "refine.log_every=1", "few_steps.log_every=1",
+        "pixels.num_steps=2", "pixels_batch_size=4", "pixels.log_every=1",
+        "refine.log_every=1", "few_steps.log_every=1",
     ]  # fmt: skip
     arguments = [
         "--data", str(shards), "--scenes", str(scenes), "-o", str(tmp_path), "--quick", *settings,

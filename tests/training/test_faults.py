@@ -10,7 +10,7 @@ import torch
 from mmfm.training import checkpoint
 from mmfm.training.log import read_log
 
-TIMES = {"samples_per_second", "gflops_per_second"}
+TIMES = {"samples_per_second", "gflops_per_second", "cpu_seconds"}
 CONFIG = {
     "num_steps": 24, "learning_rate": 0.02, "warmup_steps": 4, "ema_decay": 0.9, "log_every": 1,
     "evaluate_every": 8, "save_every": 6,
