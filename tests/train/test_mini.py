@@ -139,7 +139,7 @@ def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
     assert (tmp_path / "bundle" / "ATTRIBUTION.md").is_file()
     took = said["compute"]["training"]
     assert [(stage["name"], stage["samples"]) for stage in took["stages"]] == [
-        ("towers", 18), ("flow", 12), ("refine", 4), ("few_steps", 2)
+        ("towers", 18), ("flow", 12), ("refine", 4), ("pixels", 8), ("few_steps", 2)
     ]  # fmt: skip
     assert took["flops"] > 0 and took["cpu_seconds"] > 0
     assert "Circles: nobody" in (tmp_path / "bundle" / "README.md").read_text()
