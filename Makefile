@@ -34,12 +34,14 @@ faults: $(VENV)/.installed-dev ## the slow tests: kills, corrupted files, long r
 DATA ?= data/drawings
 SCENES ?= data/scenes
 RUNS ?= runs
+# cpu: hours of two cores; gpu: minutes of a large GPU
+RECIPE ?= cpu
 
 reproduce-mini: $(VENV)/.installed-dev $(DATA)/manifest.json $(SCENES)/manifest.json ## from packages to bundle: drawings, every stage, figures, card (hours)
 	for stage in towers flow refine pixels few_steps; do \
-		$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --stage $$stage $(SETTINGS) || exit; done
+		$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --recipe $(RECIPE) --stage $$stage $(SETTINGS) || exit; done
 	$(BIN)/python -m train.captions --data $(DATA) -o $(RUNS)/captions model=$(RUNS)/mini/few_steps/bundle $(CAPTION_SETTINGS)
-	$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --stage bundle --bundle $(RUNS)/captions/bundle $(MEASURE) $(SETTINGS)
+	$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --recipe $(RECIPE) --stage bundle --bundle $(RUNS)/captions/bundle $(MEASURE) $(SETTINGS)
 	$(BIN)/mmfm card $(RUNS)/mini/bundle -o $(RUNS)/mini/card.md
 
 $(DATA)/manifest.json: | $(VENV)/.installed-dev

@@ -32,7 +32,7 @@ CATEGORIES = (
 # sides and times are told by these names, which a scene would contradict or not show
 _LEFT_OUT = frozenset(("left", "right", "above", "below", "leftwards", "rightwards", "o'clock"))
 MOST_WORDS = 3  # of a name
-SPLITS = {"train": 12_000, "test": 400}
+SPLITS = {"train": 60_000, "test": 400}
 TRIPLE_SHARE = 0.15  # of the training scenes; test scenes are pairs
 
 

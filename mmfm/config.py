@@ -97,6 +97,7 @@ class DecoderConfig:
     attention: tuple[bool, ...] = (False, True)  # which levels attend to themselves and the text
     head_width: int = 64
     num_pooled_tokens: int = 4
+    text_depth: int = 0  # blocks in which the text tokens read each other, both ways
     shift: float = 1.7  # of the noise schedule: sqrt(dimensions / 4096), RAE (2510.11690)
     sample_latents: bool = False  # vae: training draws from the posterior; else its mode
     prediction: str = "x"  # what the network computes: the clean map, or "v", the velocity
@@ -119,6 +120,8 @@ class DecoderConfig:
             )
         for width in self.widths:
             _divides("head_width", self.head_width, "width", width)
+        if self.text_depth:
+            _divides("head_width", self.head_width, "text_width", self.text_width)
         _divides("2^(levels - 1)", 2 ** (len(self.widths) - 1), "map_size", self.map_size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from mmfm.errors import ModelError
 
@@ -20,3 +21,8 @@ def pick_device(name: str | None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {name!r} cannot be used ({reason}); try cpu") from error
     return device
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are, all in one place."""
+    return next(module.parameters()).device

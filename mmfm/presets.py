@@ -93,7 +93,7 @@ def _decoder(
         return DecoderConfig(
             space="grid", channels=token_width, map_size=grid_size, text_width=text_width,
             pooled_width=embed_dim, widths=(token_width,), depths=(2,), attention=(True,),
-            head_width=head_width, shift=3.0,
+            head_width=head_width, text_depth=2, shift=3.0,
         )  # fmt: skip
     patch = image_size // (2 * grid_size)
     return DecoderConfig(

@@ -42,7 +42,8 @@ class Embeddings:
 
     def take(self, rows: list[int]) -> Embeddings:
         """The given rows, in that order; a row may come more than once."""
-        took = [None if x is None else x[rows] for x in (self.pooled, self.tokens, self.mask)]
+        places = torch.tensor(rows, dtype=torch.int64)
+        took = [None if x is None else x[places] for x in (self.pooled, self.tokens, self.mask)]
         return Embeddings(*took)
 
 

@@ -127,7 +127,8 @@ def look(model: MMFM, pictures: PackedPictures, view: int, seed: int, path: Path
         generator = torch.Generator().manual_seed(seed * 1000 + view)
         parts = []
         # why bf16: twice as fast, and what it changes is less than what a moved picture changes
-        with torch.autocast("cpu", torch.bfloat16, enabled=view > 0):
+        device = model.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=view > 0):
             for start in range(0, len(pictures), _CHUNK):
                 rows = np.arange(start, min(start + _CHUNK, len(pictures)))
                 images = torch.from_numpy(pictures.on_ground(rows))
@@ -138,7 +139,7 @@ def look(model: MMFM, pictures: PackedPictures, view: int, seed: int, path: Path
                     images[on_colour] = torch.from_numpy(
                         pictures.on_ground(rows[on_colour], grounds)
                     )
-                said = model.backbone.encode_images(images)
+                said = model.backbone.encode_images(images.to(device)).to("cpu")
                 parts.append(Embeddings(said.pooled.float(), tokens_of(said).half()))
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".part")
@@ -182,13 +183,16 @@ def build_head(model: MMFM, data: CaptionData, recipe: Recipe) -> tuple[Captione
     return head, vocabulary
 
 
-def train_head(recipe: Recipe, data: Path, folder: Path) -> None:
-    """Embed what is not embedded yet, train, and write `folder/bundle`."""
+def train_head(recipe: Recipe, data: Path, folder: Path, device: str | None = None) -> None:
+    """Embed what is not embedded yet, train, and write `folder/bundle`.
+
+    device: None = a GPU where there is one.
+    """
     import mmfm
     from mmfm.data.order import Order
     from mmfm.training.loop import train
 
-    model = mmfm.load(recipe.model, device="cpu")
+    model = mmfm.load(recipe.model, device=device)
     drawings, validation = read_drawings(data, model.image_size)
     seen = folder / "seen"
     learned = caption_data(
@@ -196,6 +200,7 @@ def train_head(recipe: Recipe, data: Path, folder: Path) -> None:
     )  # fmt: skip
     held_out = caption_data(model, validation, "validation", recipe, 1, 600, seen)
     head, vocabulary = build_head(model, learned, recipe)
+    head = head.to(model.device)
     task = CaptionTask(head, vocabulary, learned, held_out, recipe.shares, slices=3)
     weights = [
         recipe.weight_of_copies if meta.get("count") else sample_weight(meta)
@@ -231,12 +236,13 @@ def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), default=Path("data/drawings"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/captions"))
+@click.option("--device", help="Where to compute.  [a GPU where there is one]")
 @click.argument("settings", nargs=-1)
-def main(data: Path, output: Path, settings: tuple[str, ...]) -> None:
+def main(data: Path, output: Path, device: str | None, settings: tuple[str, ...]) -> None:
     """Train the caption head from the shards in --data; SETTINGS are key=value."""
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
     try:
-        train_head(apply_settings(Recipe(), settings), data, output)
+        train_head(apply_settings(Recipe(), settings), data, output, device)
     except InputError as error:
         click.echo(f"train.captions: error: {error}", err=True)
         raise SystemExit(2) from None

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from mmfm.config import DecoderConfig
 from mmfm.decoder.flow import clean
-from mmfm.layers.blocks import ConvBlock, MapAttention
-from mmfm.layers.positions import embed_time, sincos_2d
+from mmfm.layers.blocks import ConvBlock, MapAttention, TransformerBlock
+from mmfm.layers.positions import embed_time, sincos_1d, sincos_2d
 from mmfm.layers.winograd import Conv3x3
 from mmfm.shapes import Embeddings
 
@@ -54,6 +54,30 @@ class Condition:
         return cls(torch.cat(contexts), torch.cat(masks), vectors)
 
 
+class TextReader(nn.Module):
+    """Text tokens (B, L, width) that have read each other in both directions; mask (B, L).
+
+    A CLIP text tower is causal and learns from its last token alone, so that in "a dog left of a
+    cat" the dog's token cannot know which side is its own. Fresh blocks change nothing.
+    """
+
+    def __init__(self, width: int, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(TransformerBlock(width, num_heads) for _ in range(depth))
+        for block in self.blocks:
+            for layer in (block.attention.out, block.mlp.fc2):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        positions = sincos_1d(places, tokens.shape[2]).to(tokens)
+        read = tokens + positions
+        for block in self.blocks:
+            read = block(read, mask)
+        return read - positions  # only what the blocks added stays
+
+
 class Conditioner(nn.Module):
     """Embeddings -> Condition, with a port for the text tokens and one for the pooled vector.
 
@@ -64,6 +88,10 @@ class Conditioner(nn.Module):
     def __init__(self, config: DecoderConfig, width: int) -> None:
         super().__init__()
         self.num_pooled_tokens = config.num_pooled_tokens
+        self.reader = None
+        if config.text_depth:
+            heads = config.text_width // config.head_width
+            self.reader = TextReader(config.text_width, config.text_depth, heads)
         self.text = nn.Sequential(
             nn.LayerNorm(config.text_width), nn.Linear(config.text_width, width)
         )
@@ -96,10 +124,12 @@ class Conditioner(nn.Module):
         ]
         vector = torch.where(pooled_open[:, None], self.pooled_vector(pooled), self.no_pooled)
         if embeddings.tokens is not None:
-            text = self.text(embeddings.tokens) + self.kinds[0]
-            mask = embeddings.mask
+            said, mask = embeddings.tokens, embeddings.mask
             if mask is None:
-                mask = torch.ones(text.shape[:2], dtype=torch.bool, device=device)
+                mask = torch.ones(said.shape[:2], dtype=torch.bool, device=device)
+            if self.reader is not None:
+                said = self.reader(said, mask)
+            text = self.text(said) + self.kinds[0]
             if text_open is not None:
                 mask = mask & text_open[:, None]
             parts.append(text)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class SelfAttention(nn.Module):
-    """x (B, L, width) -> (B, L, width); no mask, no causality."""
+    """x (B, L, width) -> (B, L, width), not causal; mask (B, L) True = may be read."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -19,9 +19,10 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         q, k, v = (_split(y, self.num_heads) for y in self.qkv(x).chunk(3, dim=-1))  # BALK
-        return self.out(_merge(attend(q, k, v)))
+        allowed = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, L)
+        return self.out(_merge(attend(q, k, v, allowed)))
 
 
 class CrossAttention(nn.Module):

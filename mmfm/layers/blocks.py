@@ -23,7 +23,7 @@ class MLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm self-attention and MLP on (B, L, width)."""
+    """Pre-norm self-attention and MLP on (B, L, width); mask (B, L) True = may be read."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = MLP(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 

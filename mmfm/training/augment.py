@@ -14,7 +14,7 @@ def jitter(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     that black may come out as -1.2. No mirroring: a left arrow is not a right arrow.
     """
     count = len(images)
-    draw = torch.rand(5, count, generator=generator)
+    draw = torch.rand(5, count, generator=generator).to(images.device)
     scale = 0.9 + 0.28 * draw[0]  # of the sampling grid: the inverse of the picture's
     angle = (draw[1] - 0.5) * 0.28
     shift = (draw[2:4] - 0.5) * 0.24

@@ -16,6 +16,7 @@ from mmfm.captioner.decoding import decode
 from mmfm.captioner.network import Captioner, random_ports
 from mmfm.captioner.vocabulary import Vocabulary, encode_batch
 from mmfm.data.questions import drawn
+from mmfm.device import device_of
 from mmfm.errors import DataError
 from mmfm.evaluation.captioning import caption_figures
 from mmfm.shapes import Embeddings
@@ -164,7 +165,7 @@ class CaptionTask:
             for row, pair in zip(rows, pairs, strict=True)
         ]
         views = (draws[0] * data.num_views).astype(int)
-        seen = data.seen.take(rows + views * count).to(_device(self.module))
+        seen = data.seen.take(rows + views * count).to(device_of(self.module))
         loss, _ = caption_loss(
             self.module, self.vocabulary, seen, pairs, self.shares, generator, self.slices
         )
@@ -175,7 +176,7 @@ class CaptionTask:
 
         exact and token F1 are in [0, 1], as `mmfm.evaluation.captioning` defines them.
         """
-        data, device = self.held_out, _device(module)
+        data, device = self.held_out, device_of(module)
         count = min(_HELD_OUT, len(data.captions))
         nats, tokens = 0.0, 0
         written: list[str] = []
@@ -197,7 +198,3 @@ class CaptionTask:
             "held_out_exact": round(figures["exact"], 4),
             "held_out_token_f1": round(figures["token_f1"], 4),
         }, {}
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

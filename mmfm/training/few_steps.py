@@ -23,15 +23,14 @@ from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.few_steps import advance, between, nodes, towards
 from mmfm.decoder.guidance import Part, guided
 from mmfm.decoder.network import Condition
+from mmfm.device import device_of
 from mmfm.errors import ModelError
 from mmfm.shapes import Embeddings
 from mmfm.training.flow import FlowData, FlowShares
 from mmfm.training.sheet import grid_sheet
 
 _HELD_OUT = 96  # pictures in the figures
-
-
-_SHARES = FlowShares(text=0.85, both=0.0, pooled=0.1)
+SHARES = FlowShares(text=0.85, both=0.0, pooled=0.1)
 
 
 class FewStepsTask:
@@ -39,7 +38,7 @@ class FewStepsTask:
 
     def __init__(
         self, decoder: ImageDecoder, train: FlowData, held_out: FlowData,
-        *, substeps: int = 2, shares: FlowShares = _SHARES,
+        *, substeps: int = 2, shares: FlowShares = SHARES,
     ) -> None:  # fmt: skip
         """substeps: Euler steps of the teacher from node to node."""
         if decoder.few_steps is None:
@@ -49,14 +48,15 @@ class FewStepsTask:
         self.module.requires_grad_(True)
         self.train, self.held_out = train, held_out
         self.substeps, self.shares = substeps, shares
-        self.times = nodes(decoder.config.few_steps, decoder.config.shift)
+        self.device = device_of(decoder.network)
+        self.times = nodes(decoder.config.few_steps, decoder.config.shift).to(self.device)
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict]:
         """Squared error of the clean map, at all nodes of one drawing a row."""
         config, count = self.decoder.config, self.decoder.config.few_steps
         told = self.train.draw(rows, self.shares, generator)
         make = self.decoder.network.conditioner
-        student = self.module.bind(self.decoder.network)
+        student = self.student()
         shape = (len(rows), config.channels, config.map_size, config.map_size)
         x = torch.randn(shape, generator=generator).to(told.embeddings.pooled)
         with torch.no_grad():
@@ -73,6 +73,12 @@ class FewStepsTask:
         parts = {f"node_{i}": value.detach() for i, value in enumerate(by_node)}
         return by_node.mean(), parts
 
+    def student(self) -> Callable[..., Tensor]:
+        """The network with the adapter, through which gradients reach the latter."""
+        adapter = self.decoder.few_steps
+        assert adapter is not None
+        return adapter.bind(self.decoder.network)
+
     def walk(self, student: Callable, condition: Condition, x: Tensor) -> list[Tensor]:
         """The student's states at all nodes, from noise x."""
         states = [x]
@@ -83,8 +89,9 @@ class FewStepsTask:
 
     def teacher(self, condition: Condition) -> Callable[[Tensor, Tensor], Tensor]:
         """The guided flow, as a function of (x, t)."""
-        vectors = torch.zeros(len(condition.vector), self.decoder.config.pooled_width)
-        closed = torch.zeros(len(vectors), dtype=torch.bool)
+        count, width = len(condition.vector), self.decoder.config.pooled_width
+        vectors = torch.zeros(count, width, device=self.device)
+        closed = torch.zeros(count, dtype=torch.bool, device=self.device)
         without = self.decoder.network.conditioner(Embeddings(vectors), None, closed)
         scale = float(self.decoder.config.few_steps_guidance)
         parts = [Part(condition, scale, 1.0), Part(without, 1.0 - scale, 0.0)]
@@ -107,14 +114,15 @@ class FewStepsTask:
         rows = np.arange(min(_HELD_OUT, len(self.held_out.pictures)))
         names = [self.held_out.pictures.captions[r][0] for r in rows]
         told = self.held_out.told(names, self.held_out.pooled(rows))
-        closed = torch.zeros(len(rows), dtype=torch.bool)
+        closed = torch.zeros(len(rows), dtype=torch.bool, device=self.device)
         condition = self.decoder.network.conditioner(told, None, closed)
         config = self.decoder.config
         shape = (config.channels, config.map_size, config.map_size)
-        x, teacher = sampler.noise(list(range(len(rows))), shape), self.teacher(condition)
+        x = sampler.noise(list(range(len(rows))), shape).to(self.device)
+        teacher = self.teacher(condition)
         best, plain = x, x
         for start, end in itertools.pairwise(self.times.tolist()):
-            starts, ends = torch.full((len(rows),), start), torch.full((len(rows),), end)
+            starts, ends = (torch.full((len(rows),), t, device=self.device) for t in (start, end))
             best = self.follow(teacher, best, starts, ends)
             plain = advance(teacher(plain, starts), plain, starts, ends)
         made = self.walk(module.merged(self.decoder.network), condition, x)[-1]

@@ -21,6 +21,7 @@ from mmfm.data.packed import PackedPictures
 from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.flow import Times, flow_loss, interpolate
 from mmfm.decoder.vae import VaeSpace
+from mmfm.device import device_of
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError, ModelError
 from mmfm.shapes import Embeddings
@@ -58,7 +59,10 @@ class Told:
 
 
 class FlowData:
-    """Pictures as clean maps, with the cached embeddings of pictures and captions."""
+    """Pictures as clean maps, with the cached embeddings of pictures and captions.
+
+    Caches are on the CPU; what is taken from them is where the decoder is.
+    """
 
     def __init__(
         self, backbone: Backbone, decoder: ImageDecoder, pictures: PackedPictures,
@@ -66,7 +70,7 @@ class FlowData:
     ) -> None:  # fmt: skip
         """seen: what the image tower said of `pictures`, from a store say; None runs the tower."""
         self.pictures = pictures
-        self.space = decoder.space
+        self.space, self.device = decoder.space, device_of(decoder.network)
         self.grid = decoder.config.space == "grid"
         self.latents = _Latents(decoder, pictures) if decoder.config.space == "vae" else None
         texts = sorted({text for captions in pictures.captions for text in captions[:2]})
@@ -86,8 +90,9 @@ class FlowData:
     def maps(self, rows: np.ndarray, generator: torch.Generator | None = None) -> Tensor:
         """Clean maps (B, C, h, w); the generator is for latents that are drawn, not fixed."""
         if self.latents is not None:
-            return self.latents.space.normalise(self.latents.take(rows, generator))
-        return self.space.encode(self._raw(rows))
+            taken = self.latents.take(rows, generator).to(self.device)
+            return self.latents.space.normalise(taken)
+        return self.space.encode(self._raw(rows).to(self.device))
 
     def pooled(self, rows: np.ndarray) -> Tensor:
         """(B, D) vectors of the pictures."""
@@ -98,7 +103,8 @@ class FlowData:
         rows = [self.text_rows[text] for text in texts]
         mask = self.text_mask[rows]
         length = int(mask.sum(dim=1).max())
-        return Embeddings(pooled, self.text_tokens[rows, :length].float(), mask[:, :length])
+        tokens = self.text_tokens[rows, :length].float()
+        return Embeddings(pooled, tokens, mask[:, :length]).to(self.device)
 
     def draw(self, rows: np.ndarray, shares: FlowShares, generator: torch.Generator) -> Told:
         """For each picture one of its captions and its vector, each port open by chance."""
@@ -113,7 +119,8 @@ class FlowData:
         pooled_open = (draw[1] >= shares.text) & (
             draw[1] < shares.text + shares.both + shares.pooled
         )
-        return Told(self.told(texts, pooled), text_open, pooled_open)
+        ports = (is_open.to(self.device) for is_open in (text_open, pooled_open))
+        return Told(self.told(texts, pooled), *ports)
 
     def _raw(self, rows: np.ndarray) -> Tensor:
         if self.grid:
@@ -133,15 +140,16 @@ class _Latents:
         wanted = (config.channels, config.map_size, config.map_size)
         for start in range(0, len(pictures), _CHUNK // 8):
             rows = np.arange(start, min(start + _CHUNK // 8, len(pictures)))
-            mean, deviation = self.space.posterior(torch.from_numpy(pictures.on_ground(rows)))
+            images = torch.from_numpy(pictures.on_ground(rows)).to(device_of(decoder.network))
+            mean, deviation = self.space.posterior(images)
             if mean.shape[1:] != wanted:
                 raise ModelError(
                     f"the autoencoder turns these pictures into maps of {tuple(mean.shape[1:])}, "
                     f"the decoder's config says {wanted}; set channels and map_size to the former"
                 )
-            means.append(mean.half())
+            means.append(mean.half().cpu())
             if config.sample_latents and deviation is not None:
-                deviations.append(deviation.half())
+                deviations.append(deviation.half().cpu())
         self.mean = torch.cat(means)
         self.deviation = torch.cat(deviations) if deviations else None
 
@@ -178,12 +186,12 @@ class FlowTask:
         x_1 = self.held_out.maps(rows)
         names = [self.held_out.pictures.captions[r][0] for r in rows]
         told = self.held_out.told(names, self.held_out.pooled(rows))
-        closed = torch.zeros(len(rows), dtype=torch.bool)
+        closed = torch.zeros(len(rows), dtype=torch.bool, device=x_1.device)
         condition = module.network.conditioner(told, None, closed)
-        x_0 = torch.randn(x_1.shape, generator=torch.Generator().manual_seed(0))
+        x_0 = torch.randn(x_1.shape, generator=torch.Generator().manual_seed(0)).to(x_1)
         numbers = {"held_out": len(rows)}
         for t in (0.1, 0.4, 0.7):
-            times = torch.full((len(rows),), t)
+            times = torch.full((len(rows),), t, device=x_1.device)
             predicted = module.network(interpolate(x_0, x_1, times), times, condition)
             numbers[f"held_out_loss@{t}"] = round(flow_loss(predicted, x_0, x_1, times).item(), 4)
         first = self.held_out.told(names[:32], self.held_out.pooled(rows[:32]))
@@ -195,7 +203,8 @@ class FlowTask:
 def _cache_texts(backbone: Backbone, texts: list[str]) -> tuple[Tensor, Tensor]:
     """Text tokens (U, T, W) in half precision and their mask (U, T), T that of the longest."""
     parts = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
-    said = [backbone.encode_texts(backbone.tokenize(part)) for part in parts]
+    device = device_of(backbone)
+    said = [backbone.encode_texts(backbone.tokenize(part).to(device)).to("cpu") for part in parts]
     tokens = [tokens_of(e).half() for e in said]
     length = max(part.shape[1] for part in tokens)
     masks = [e.mask if e.mask is not None else torch.ones(t.shape[:2], dtype=torch.bool)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfm.data.packed import PackedPictures
+from mmfm.device import device_of
 from mmfm.errors import DataError
 
 # categories in which a mirrored drawing keeps its name; not flags, clocks, moons, arrows, letters,
@@ -144,7 +145,7 @@ class JudgeTask:
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            images = self.augmented(rows, generator).to(_device(self.module))
+            images = self.augmented(rows, generator).to(device_of(self.module))
         targets = self.targets[rows].to(images.device)
         logits = self.module(images).float()
         loss = F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
@@ -159,7 +160,7 @@ class JudgeTask:
         places = []
         for rows in np.array_split(np.arange(len(self.held_out)), -(-len(self.held_out) // _CHUNK)):
             images = torch.from_numpy(self.held_out.on_ground(rows))
-            images = F.interpolate(images, size=self.size, mode="area").to(_device(module))
+            images = F.interpolate(images, size=self.size, mode="area").to(device_of(module))
             logits = module(images).float().cpu()
             own = logits.gather(1, self.wanted[rows][:, None])
             places.append((logits > own).sum(dim=1))
@@ -184,7 +185,7 @@ class JudgeTask:
         module.train()
         rows = torch.randperm(len(self.train), generator=generator)[:_SETTLING]
         for some in rows.split(_CHUNK):
-            module(self.augmented(some.numpy(), generator).to(_device(module)))
+            module(self.augmented(some.numpy(), generator).to(device_of(module)))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
@@ -195,7 +196,3 @@ def _numbers(pictures: PackedPictures, classes: Sequence[str]) -> Tensor:
     if missing:
         raise DataError(f"{len(missing)} concepts are no class of the judge, {missing[0]!r} first")
     return torch.tensor([places[meta["concept"]] for meta in pictures.meta])
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmfm.data.packed import PackedPictures
 from mmfm.decoder.pixels import PixelDecoder
+from mmfm.device import device_of
 from mmfm.training.seen import Seen, expect_as_many, tokens_of
 from mmfm.training.sheet import pairs_sheet
 
@@ -57,7 +58,7 @@ class ReconstructionTask:
         self.held_out = held_out
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
-        tokens, images = self.train.take(rows, _device(self.module))
+        tokens, images = self.train.take(rows, device_of(self.module))
         return reconstruction_loss(self.module(tokens), images), {}
 
     def evaluate(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Image.Image]]:
@@ -66,14 +67,10 @@ class ReconstructionTask:
         ratios, shown = [], []
         for start in range(0, count, _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, count))
-            tokens, images = self.held_out.take(rows, _device(module))
+            tokens, images = self.held_out.take(rows, device_of(module))
             rebuilt = module(tokens).clamp(-1, 1)
             ratios.append(psnr(rebuilt, images))
             if not start:
                 shown = [images[:_SHOWN], rebuilt[:_SHOWN]]
         numbers = {"held_out": count, "held_out_psnr": round(torch.cat(ratios).mean().item(), 3)}
         return numbers, {"reconstruction": pairs_sheet(*shown)}
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next(module.parameters()).device

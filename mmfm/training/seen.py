@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmfm.data.packed import PackedPictures
 from mmfm.data.store import EmbeddingStore
+from mmfm.device import device_of
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import DataError, ModelError
 from mmfm.shapes import Embeddings
@@ -44,13 +45,13 @@ class SeenInMemory:
         cls, backbone: Backbone, pictures: PackedPictures, grids: bool = True
     ) -> SeenInMemory:
         """Every picture, on white, through the image tower. Raises ModelError without tokens."""
-        pooled, tokens = [], []
+        pooled, tokens, device = [], [], device_of(backbone)
         for start in range(0, len(pictures), _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, len(pictures)))
-            said = backbone.encode_images(torch.from_numpy(pictures.on_ground(rows)))
-            pooled.append(said.pooled)
+            said = backbone.encode_images(torch.from_numpy(pictures.on_ground(rows)).to(device))
+            pooled.append(said.pooled.cpu())
             if grids:
-                tokens.append(tokens_of(said).half())
+                tokens.append(tokens_of(said).half().cpu())
         return cls(torch.cat(pooled), torch.cat(tokens) if grids else None)
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.decoder.pixels import PixelDecoder
+from mmfm.device import device_of
 from mmfm.encoders.backbone import Backbone
 from mmfm.training.augment import jitter
 from mmfm.training.caption import CaptionShares, caption_loss, caption_pair
@@ -67,9 +68,9 @@ class TowersTask:
         self.groups = torch.tensor([names[c[0]] for c in train.captions])
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict]:
-        weights, module = self.weights, self.module
+        weights, module, device = self.weights, self.module, device_of(self.module)
         draws = torch.rand(2, len(rows), generator=generator).tolist()
-        images = jitter(torch.from_numpy(self.train.on_ground(rows)), generator)
+        images = jitter(torch.from_numpy(self.train.on_ground(rows)).to(device), generator)
         texts = []
         for row, draw in zip(rows, draws[0], strict=True):
             captions = self.train.captions[row]
@@ -82,8 +83,8 @@ class TowersTask:
         ]
         backbone = module.backbone
         seen = backbone.encode_images(images)
-        said = backbone.encode_texts(backbone.tokenize(texts))
-        groups = self.groups[torch.from_numpy(rows)]
+        said = backbone.encode_texts(backbone.tokenize(texts).to(device))
+        groups = self.groups[torch.from_numpy(rows)].to(device)
         if backbone.config.loss == "softmax":
             contrastive = softmax_loss(seen.pooled, said.pooled, backbone.logit_scale, groups)
         else:
@@ -95,20 +96,21 @@ class TowersTask:
         )
         reconstruction = reconstruction_loss(module.pixel_decoder(seen.tokens), images)
         total = contrastive + weights.caption * caption + weights.reconstruction * reconstruction
-        parts = {"contrastive": contrastive.item(), "caption": caption.item(),
-                 "reconstruction": reconstruction.item()}  # fmt: skip
+        parts = {"contrastive": contrastive.detach(), "caption": caption.detach(),
+                 "reconstruction": reconstruction.detach()}  # fmt: skip
         return total, parts
 
     def evaluate(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Image.Image]]:
         """Recall of the name among the held-out pictures, PSNR, and the caption loss."""
         rows = np.arange(min(1000, len(self.held_out)))
-        images = torch.from_numpy(self.held_out.on_ground(rows))
+        device = device_of(module)
+        images = torch.from_numpy(self.held_out.on_ground(rows)).to(device)
         names = [self.held_out.captions[r][0] for r in rows]
         seen = module.backbone.encode_images(images)
-        said = module.backbone.encode_texts(module.backbone.tokenize(names))
+        said = module.backbone.encode_texts(module.backbone.tokenize(names).to(device))
         scores = said.pooled @ seen.pooled.T
         ids = {name: i for i, name in enumerate(dict.fromkeys(names))}
-        groups = torch.tensor([ids[name] for name in names])
+        groups = torch.tensor([ids[name] for name in names]).to(device)
         best = scores.topk(min(10, len(rows))).indices
         hits = (groups[best] == groups[:, None]).float().cumsum(1).clamp(max=1)
         caption, _ = caption_loss(

@@ -1,9 +1,11 @@
 """The flow network: shapes in both spaces, and what must not matter does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mmfm.decoder.network import Condition
+from mmfm.decoder.network import Condition, Conditioner
 from mmfm.shapes import Embeddings
 
 
@@ -117,3 +119,39 @@ def test_every_parameter_learns(decoder, x, embeddings):
     some = torch.tensor([True, True, False, False])
     network(x, T, network.conditioner(embeddings, some, ~some)).square().mean().backward()
     assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def read(decoder, embeddings, text_depth):
+    """What the text becomes in the context, by a decoder that reads it so deep."""
+    config = replace(decoder.config, text_depth=text_depth)
+    torch.manual_seed(0)
+    conditioner = Conditioner(config, decoder.network.width)
+    own = decoder.network.conditioner.state_dict()
+    plain = {name: value for name, value in own.items() if not name.startswith("reader.")}
+    conditioner.load_state_dict(plain, strict=False)
+    start = 1 + conditioner.num_pooled_tokens
+    return conditioner, lambda tokens: conditioner(
+        Embeddings(embeddings.pooled, tokens, embeddings.mask)
+    ).context[:, start : start + tokens.shape[1]]
+
+
+@torch.inference_mode()
+def test_a_fresh_reader_changes_nothing(decoder, embeddings):
+    (_, without), (_, with_one) = (read(decoder, embeddings, depth) for depth in (0, 2))
+    tokens = embeddings.tokens
+    assert torch.allclose(without(tokens), with_one(tokens), atol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_reader_tells_a_word_of_those_after_it(decoder, embeddings):
+    other = embeddings.tokens.clone()
+    other[0, 4] = embeddings.tokens[0, 4].flip(0)
+    for depth in (0, 1):
+        conditioner, reading = read(decoder, embeddings, depth)
+        for parameter in conditioner.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+        changed = (reading(other) - reading(embeddings.tokens)).abs().amax(dim=(1, 2))
+        before = (reading(other) - reading(embeddings.tokens))[0, :4].abs().amax()
+        assert changed[0] > 1e-3
+        assert (before > 1e-4) == bool(depth)
+        assert changed[1:].max() == 0  # other texts
