@@ -38,14 +38,14 @@ class OnGpu(torch.Tensor):
 
 
 def compute(func, args, kwargs):
-    """The operator on the values; its tensors are on the GPU when those given are, or when asked."""
+    """The operator on the values; its tensors are on the GPU where those given are, or if asked."""
     given, layout = tree_flatten((args, kwargs))
     there = [isinstance(x, OnGpu) for x in given]
     here = [isinstance(x, torch.Tensor) and not isinstance(x, OnGpu) and x.dim() for x in given]
     if any(there) and any(here) and func not in _MAY_MIX:
         raise RuntimeError(f"{func} was given tensors of the CPU and of the GPU")
     if any(isinstance(x, torch.Tensor) and x.is_meta and not isinstance(x, OnGpu) for x in given):
-        raise RuntimeError(f"{func} was given a tensor of which nothing was told, a list of places?")
+        raise RuntimeError(f"{func} was given a tensor made aside, perhaps of a list")
     asked = kwargs.get("device")
     to_gpu = any(there) if asked is None else torch.device(asked).type == GPU.type
     if func is torch.ops.aten._fused_sdp_choice.default:
