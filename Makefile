@@ -38,9 +38,9 @@ RUNS ?= runs
 RECIPE ?= cpu
 
 reproduce-mini: $(VENV)/.installed-dev $(DATA)/manifest.json $(SCENES)/manifest.json ## from packages to bundle: drawings, every stage, figures, card (hours)
-	for stage in towers flow refine pixels few_steps; do \
+	for stage in towers flow refine pixels few_steps matching; do \
 		$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --recipe $(RECIPE) --stage $$stage $(SETTINGS) || exit; done
-	$(BIN)/python -m train.captions --data $(DATA) -o $(RUNS)/captions model=$(RUNS)/mini/few_steps/bundle $(CAPTION_SETTINGS)
+	$(BIN)/python -m train.captions --data $(DATA) -o $(RUNS)/captions model=$(RUNS)/mini/matching/bundle $(CAPTION_SETTINGS)
 	$(BIN)/python -m train.mini --data $(DATA) --scenes $(SCENES) -o $(RUNS)/mini --recipe $(RECIPE) --stage bundle --bundle $(RUNS)/captions/bundle $(MEASURE) $(SETTINGS)
 	$(BIN)/mmfm card $(RUNS)/mini/bundle -o $(RUNS)/mini/card.md
 

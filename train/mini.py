@@ -7,7 +7,8 @@
 Stage `towers`: both towers, caption head and pixel decoder jointly. Stage `flow`: the decoder on
 cached embeddings of the frozen towers; `refine` goes on with it in bf16, composed scenes among the
 drawings. Stage `pixels`: the pixel decoder alone, on what the frozen tower saw. Stage `few_steps`:
-the guided flow distilled into four evaluations, an adapter beside it. Each stage logs to
+the guided flow distilled into four evaluations, an adapter beside it; `matching`: the same adapter,
+by what it draws. Each stage logs to
 `runs/mini/STAGE` (log.jsonl, sample sheets, TensorBoard), saves checkpoints there and resumes from
 the newest. Then the bundle is written to `runs/mini/bundle` with its figures on the held-out
 splits, its card, and what its training took (`train/mini_bundle.py`). Settings are
@@ -19,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from mmfm.training.flow import FlowData
     from mmfm.training.towers import Towers
 
-TRAINED = ("towers", "flow", "refine", "pixels", "few_steps")
+TRAINED = ("towers", "flow", "refine", "pixels", "few_steps", "matching")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,13 @@ class Recipe:
             precision="bf16", log_every=5, evaluate_every=50, save_every=20,
         )
     )  # fmt: skip
+    matching: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            num_steps=300, learning_rate=2e-4, schedule="constant", warmup_steps=20,
+            weight_decay=0.0, ema_decay=0.98, parts=(("^critic", 5.0),), precision="bf16",
+            log_every=5, evaluate_every=50, save_every=20,
+        )
+    )  # fmt: skip
 
 
 def for_gpu(recipe: Recipe) -> Recipe:
@@ -106,6 +115,7 @@ def for_gpu(recipe: Recipe) -> Recipe:
         refine=replace(recipe.refine, num_steps=8000, learning_rate=1e-3, ema_decay=0.999, **many),
         pixels=replace(recipe.pixels, num_steps=3000, learning_rate=2e-3, **many),
         few_steps=replace(recipe.few_steps, num_steps=1500, ema_decay=0.99, evaluate_every=500),
+        matching=replace(recipe.matching, num_steps=1000, ema_decay=0.99, evaluate_every=500),
     )  # fmt: skip
 
 
@@ -258,11 +268,17 @@ def train_flow(recipe: Recipe, data: Path, scenes: Path | None, before: Path, fo
     from mmfm.presets import mini
     from mmfm.training.flow import FlowTask
     from mmfm.training.loop import train
+    from mmfm.training.places import Places
 
     refine = scenes is not None
     depth = mini(space=recipe.space).decoder.text_depth  # older bundles have none
     parts = flow_parts(recipe, data, scenes, before / "bundle", fresh=not refine, text_depth=depth)
-    task = FlowTask(parts.decoder, parts.seen, parts.held_out)
+    reader = parts.decoder.network.conditioner.reader
+    places = Places(parts.model.backbone, parts.seen) if refine and reader is not None else None
+    task = FlowTask(
+        parts.decoder, parts.seen, parts.held_out,
+        beside=None if places is None else partial(places.loss, reader),
+    )  # fmt: skip
     size = recipe.refine_batch_size if refine else recipe.flow_batch_size
     seed = recipe.seed + refine
     loop = replace(recipe.refine if refine else recipe.flow, seed=seed)
@@ -293,21 +309,28 @@ def train_pixels(recipe: Recipe, data: Path, scenes: Path, before: Path, folder:
     model.save_pretrained(folder / "bundle")
 
 
-def train_few_steps(recipe: Recipe, data: Path, scenes: Path, before: Path, folder: Path) -> None:
-    """Stage five: the guided flow of `before` distilled into `few_steps` evaluations."""
+def train_few_steps(
+    recipe: Recipe, data: Path, scenes: Path, before: Path, folder: Path, matching: bool = False
+) -> None:
+    """Stages five and six: the guided flow of `before` distilled into `few_steps` evaluations, and
+    these made to draw, by distribution, what it draws.
+    """
     from mmfm.data.order import Order
     from mmfm.training.few_steps import FewStepsTask
     from mmfm.training.loop import train
+    from mmfm.training.matching import MatchingTask
 
     parts = flow_parts(
         recipe, data, scenes, before / "bundle", fresh=False, few_steps=recipe.num_few_steps,
         few_steps_guidance=recipe.few_steps_guidance, few_steps_rank=recipe.few_steps_rank,
     )  # fmt: skip
-    task = FewStepsTask(parts.decoder, parts.seen, parts.held_out)
-    seed = recipe.seed + 1
+    kind = MatchingTask if matching else FewStepsTask
+    task = kind(parts.decoder, parts.seen, parts.held_out)
+    seed, loop = recipe.seed + 1 + matching, recipe.matching if matching else recipe.few_steps
     order = Order(parts.weights, recipe.few_steps_batch_size, seed)
-    best = train(task, order, replace(recipe.few_steps, seed=seed), folder)
-    parts.decoder.few_steps.load_state_dict(best.state_dict())
+    best = train(task, order, replace(loop, seed=seed), folder)
+    adapter = best["few_steps"] if matching else best
+    parts.decoder.few_steps.load_state_dict(adapter.state_dict())
     parts.save(folder / "bundle")
 
 
@@ -360,8 +383,10 @@ def main(
             train_pixels(recipe, data, scenes, output / "refine", output / "pixels")
         if stage in ("few_steps", "all"):
             train_few_steps(recipe, data, scenes, output / "pixels", output / "few_steps")
+        if stage in ("matching", "all"):
+            train_few_steps(recipe, data, scenes, output / "few_steps", output / "matching", True)
         if stage in ("bundle", "all"):
-            bundle = bundle or output / "few_steps" / "bundle"
+            bundle = bundle or output / "matching" / "bundle"
             logs = [*(output / name for name in TRAINED), bundle.parent / "head"]
             told = logged_stages(logs, hardware) if stages is None else read_stages(stages)
             write_bundle(recipe, data, scenes, bundle, output / "bundle", told, quick)

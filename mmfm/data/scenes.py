@@ -63,12 +63,11 @@ def compose(
     it. The ground has none of the drawings' own colours where there is such a ground.
     """
     size = len(drawings[0])
-    middles = (PAIRS if len(drawings) == 2 else TRIPLES)[relation]
     own = [dominant_colours(drawing) for drawing in drawings]
     ground, rgb = _ground({word for words in own for word in words}, chance)
     canvas = Image.new("RGBA", (size, size), (*rgb, 255))
     places = []
-    for drawing, (x, y) in zip(drawings, middles, strict=True):
+    for drawing, (x, y) in zip(drawings, middles(relation, len(drawings)), strict=True):
         edge = round(size * chance.uniform(0.4, _LARGEST))
         drift = chance.uniform(-_DRIFT, _DRIFT)
         if relation in ("above", "below"):
@@ -88,6 +87,11 @@ def compose(
         np.asarray(canvas.convert("RGB")), tuple(dict.fromkeys(captions)), tuple(names), relation,
         tuple(places), ground,
     )  # fmt: skip
+
+
+def middles(relation: str, count: int) -> tuple[tuple[float, float], ...]:
+    """(x, y) of the middle of each of two or three things, in parts of the picture's side."""
+    return (PAIRS if count == 2 else TRIPLES)[relation]
 
 
 def said(things: Sequence[str], relation: str) -> str:

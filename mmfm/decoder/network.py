@@ -68,6 +68,8 @@ class TextReader(nn.Module):
             for layer in (block.attention.out, block.mlp.fc2):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        # (x, y) of what a token names, in parts of the picture's side: an aim of training alone
+        self.places = nn.Linear(width, 2)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         places = torch.arange(tokens.shape[1], device=tokens.device)

@@ -8,6 +8,7 @@ both, and neither (guidance needs it).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,12 +166,15 @@ class FlowTask:
     def __init__(
         self, decoder: ImageDecoder, train: FlowData, held_out: FlowData,
         shares: FlowShares | None = None, times: Times | None = None,
+        beside: Callable[[torch.Generator], Tensor] | None = None,
     ) -> None:  # fmt: skip
+        """beside: another loss of the decoder, added to the flow's in every step."""
         self.module = decoder
         self.train = train
         self.held_out = held_out
         self.shares = shares or FlowShares()
         self.times = times or Times()
+        self.beside = beside
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict]:
         told = self.train.draw(rows, self.shares, generator)
@@ -178,7 +182,10 @@ class FlowTask:
             self.train.maps(rows, generator), told.embeddings, told.text_open, told.pooled_open,
             generator, self.times,
         )  # fmt: skip
-        return loss, {}
+        if self.beside is None:
+            return loss, {}
+        beside = self.beside(generator)
+        return loss + beside, {"flow": loss.detach(), "beside": beside.detach()}
 
     def evaluate(self, module: nn.Module) -> tuple[dict[str, Any], dict[str, Image.Image]]:
         """Text-conditioned loss at three noise levels on 512 held-out drawings; 32 samples."""

@@ -114,7 +114,8 @@ def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
         "flow.num_steps=3", "towers.log_every=1", "flow.log_every=1", "refine.num_steps=1",
         "refine_batch_size=4", "few_steps.num_steps=1", "few_steps_batch_size=2",
         "pixels.num_steps=2", "pixels_batch_size=4", "pixels.log_every=1",
-        "refine.log_every=1", "few_steps.log_every=1",
+        "refine.log_every=1", "few_steps.log_every=1", "matching.num_steps=1",
+        "matching.log_every=1",
     ]  # fmt: skip
     arguments = [
         "--data", str(shards), "--scenes", str(scenes), "-o", str(tmp_path), "--quick", *settings,
@@ -139,7 +140,8 @@ def test_from_shards_to_bundle(shards, scenes, tmp_path, capsys):
     assert (tmp_path / "bundle" / "ATTRIBUTION.md").is_file()
     took = said["compute"]["training"]
     assert [(stage["name"], stage["samples"]) for stage in took["stages"]] == [
-        ("towers", 18), ("flow", 12), ("refine", 4), ("pixels", 8), ("few_steps", 2)
+        ("towers", 18), ("flow", 12), ("refine", 4), ("pixels", 8), ("few_steps", 2),
+        ("matching", 2),
     ]  # fmt: skip
     assert took["flops"] > 0 and took["cpu_seconds"] > 0
     assert "Circles: nobody" in (tmp_path / "bundle" / "README.md").read_text()

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 import mmfm
 from mmfm.data import Sample, write_shards
 from mmfm.papers import Papers
+from train.mini import TRAINED
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 340, "test": 40, "unseen": 20}
@@ -21,7 +22,7 @@ SHORT = (
     "towers.num_steps=3 towers.log_every=1 flow.num_steps=3 flow.log_every=1 refine.num_steps=2 "
     "refine.log_every=1 few_steps.num_steps=2 few_steps.log_every=1 batch_size=16 "
     "flow_batch_size=8 refine_batch_size=8 few_steps_batch_size=4 pixels.num_steps=2 "
-    "pixels.log_every=1 pixels_batch_size=8"
+    "pixels.log_every=1 pixels_batch_size=8 matching.num_steps=2 matching.log_every=1"
 )
 SHORT_CAPTIONS = "loop.num_steps=2 loop.log_every=1 loop.precision=fp32 views=2 copies=20"
 
@@ -65,7 +66,7 @@ def test_make_goes_the_whole_way(tmp_path):
     assert "data_pipelines.scenes" in done.stdout
     papers = Papers.read(runs / "mini" / "bundle")
     stages = [stage["name"] for stage in papers.compute["training"]["stages"]]
-    assert stages == ["towers", "flow", "refine", "pixels", "few_steps", "head"]
+    assert stages == [*TRAINED, "head"]
     assert papers.compute["energy"]["kwh"][0] > 0
     assert papers.changed == []
     card = (runs / "mini" / "card.md").read_text()

@@ -16,6 +16,7 @@ from mmfm.presets import preset
 from mmfm.training.caption import CaptionData, CaptionTask
 from mmfm.training.few_steps import FewStepsTask
 from mmfm.training.flow import FlowData, FlowTask
+from mmfm.training.matching import MatchingTask
 from mmfm.training.reconstruction import ReconstructionData, ReconstructionTask
 from mmfm.training.seen import SeenInMemory
 from mmfm.training.towers import Towers, TowersTask
@@ -67,11 +68,16 @@ def few_steps(drawings, place):
     return FewStepsTask(task.module, task.train, task.held_out)
 
 
+def matching(drawings, place):
+    task = flow(drawings, place, few_steps=2, few_steps_rank=4)
+    return MatchingTask(task.module, task.train, task.held_out)
+
+
 def pixel_flow(drawings, place):
     return flow(drawings, place, space="pixel")
 
 
-@pytest.mark.parametrize("build", [towers, captions, pixels, flow, pixel_flow, few_steps])
+@pytest.mark.parametrize("build", [towers, captions, pixels, flow, pixel_flow, few_steps, matching])
 def test_a_stage_computes_where_its_weights_are(build, drawings):
     with torch.no_grad():
         wanted, _ = build(drawings, keep).loss(ROWS, torch.Generator().manual_seed(1))
