@@ -43,7 +43,7 @@ from mmfm.shapes import Embeddings
 from mmfm.training.caption import CaptionData, CaptionShares, CaptionTask
 from mmfm.training.loop_config import LoopConfig
 from mmfm.training.seen import SeenInMemory, SeenViews
-from train.mini import sample_weight
+from train.mini_recipe import sample_weight
 
 if TYPE_CHECKING:
     from mmfm.captioner.network import Captioner

@@ -28,7 +28,8 @@ from mmfm.config import CaptionerConfig, ModelConfig, PixelDecoderConfig
 from mmfm.errors import InputError
 from mmfm.training.loop_config import LoopConfig
 from train.captions import read_drawings
-from train.mini import Recipe, emoji_only, fresh_towers, sample_weight, weights_of
+from train.mini import emoji_only, fresh_towers
+from train.mini_recipe import Recipe, sample_weight, weights_of
 
 if TYPE_CHECKING:
     from mmfm.data.packed import PackedPictures

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +28,22 @@ import click
 import numpy as np
 import torch
 
-from mmfm.config import ModelConfig, override
+from mmfm.config import ModelConfig
 from mmfm.data.packed import PackedPictures
 from mmfm.data.shards import read_shards
 from mmfm.device import pick_device
 from mmfm.errors import InputError
 from mmfm.training.compute import read_stages
-from mmfm.training.loop import LoopConfig
 from train.mini_bundle import EMOJI, logged_stages, write_bundle
+from train.mini_recipe import (
+    RECIPES,
+    TRAINED,
+    Recipe,
+    apply_settings,
+    flow_weights,
+    sample_weight,
+    weights_of,
+)
 
 if TYPE_CHECKING:
     from mmfm.captioner.vocabulary import Vocabulary
@@ -44,99 +52,6 @@ if TYPE_CHECKING:
     from mmfm.training.flow import FlowData
     from mmfm.training.towers import Towers
 
-TRAINED = ("towers", "flow", "refine", "pixels", "few_steps", "matching")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides the weights, and where they are computed."""
-
-    device: str | None = None  # None = a GPU where there is one
-    size: int = 64
-    space: str = "grid"
-    batch_size: int = 128
-    flow_batch_size: int = 64
-    seed: int = 0
-    towers: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            num_steps=1500, learning_rate=1e-3, ema_decay=0.995, evaluate_every=250, save_every=100
-        )
-    )
-    flow: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            num_steps=6000, learning_rate=8e-4, evaluate_every=500, save_every=250
-        )
-    )
-    refine_batch_size: int = 128
-    refine: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            num_steps=6500, learning_rate=6e-4, schedule="wsd", warmup_steps=50, precision="bf16",
-            evaluate_every=1000, save_every=200,
-        )
-    )  # fmt: skip
-    pixels_batch_size: int = 64
-    pixels: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            num_steps=4000, learning_rate=1e-3, warmup_steps=50, precision="bf16",
-            evaluate_every=500, save_every=200,
-        )
-    )  # fmt: skip
-    num_few_steps: int = 4
-    few_steps_guidance: float = 4.5
-    few_steps_rank: int = 32
-    few_steps_batch_size: int = 32
-    few_steps: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            num_steps=150, learning_rate=2e-3, warmup_steps=20, weight_decay=0.0, ema_decay=0.98,
-            precision="bf16", log_every=5, evaluate_every=50, save_every=20,
-        )
-    )  # fmt: skip
-    matching: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            num_steps=300, learning_rate=2e-4, schedule="constant", warmup_steps=20,
-            weight_decay=0.0, ema_decay=0.98, parts=(("^critic", 5.0),), precision="bf16",
-            log_every=5, evaluate_every=50, save_every=20,
-        )
-    )  # fmt: skip
-
-
-def for_gpu(recipe: Recipe) -> Recipe:
-    """The same for 10 to 25 minutes of one large GPU: larger batches, fifteen times the visits.
-
-    No GPU was at hand when it was written: steps come from arithmetic (docs/experiments.md), and
-    rates from those of the CPU by the square root of the batch, at most 2e-3.
-    """
-    many = {"precision": "bf16", "evaluate_every": 1000, "save_every": 500, "warmup_steps": 200}
-    return replace(
-        recipe, batch_size=1024, flow_batch_size=1024, refine_batch_size=1024,
-        pixels_batch_size=512, few_steps_batch_size=256,
-        towers=replace(recipe.towers, num_steps=3000, learning_rate=2e-3, **many),
-        flow=replace(recipe.flow, num_steps=8000, learning_rate=1.5e-3, ema_decay=0.999, **many),
-        refine=replace(recipe.refine, num_steps=8000, learning_rate=1e-3, ema_decay=0.999, **many),
-        pixels=replace(recipe.pixels, num_steps=3000, learning_rate=2e-3, **many),
-        few_steps=replace(recipe.few_steps, num_steps=1500, ema_decay=0.99, evaluate_every=500),
-        matching=replace(recipe.matching, num_steps=1000, ema_decay=0.99, evaluate_every=500),
-    )  # fmt: skip
-
-
-RECIPES: dict[str, Callable[[Recipe], Recipe]] = {"cpu": lambda recipe: recipe, "gpu": for_gpu}
-
-
-def sample_weight(meta: dict) -> float:
-    """Visits per epoch: emoji carry the names people type; skin tones would drown the rest."""
-    if meta["set"] in EMOJI:
-        return 0.1 if meta["skin_tone"] else 2.0
-    return 0.1 if meta["skin_tone"] else 0.7
-
-
-def flow_weight(meta: dict) -> float:
-    """The decoder of this edition learns emoji first: fewer styles, sharper pictures sooner."""
-    if meta["set"] == "scenes":
-        return 0.12
-    if meta["set"] in EMOJI:
-        return 0.05 if meta["skin_tone"] else 1.0
-    return 0.0 if meta["skin_tone"] else 0.1
-
 
 def read_split(data: Path, split: str, size: int, scenes: Path | None = None) -> PackedPictures:
     """All drawings of a split, decoded, and the composed scenes after them."""
@@ -144,11 +59,6 @@ def read_split(data: Path, split: str, size: int, scenes: Path | None = None) ->
     if scenes is None:
         return pictures
     return pictures.joined(PackedPictures.read(read_shards(scenes / split), size))
-
-
-def weights_of(pictures: PackedPictures, weight) -> np.ndarray:
-    """One sampling weight per picture."""
-    return np.array([weight(meta) for meta in pictures.meta])
 
 
 def emoji_only(pictures: PackedPictures) -> PackedPictures:
@@ -242,7 +152,8 @@ def flow_parts(
 
     model = MMFM.from_pretrained(bundle, device=recipe.device)
     pictures = read_split(data, "train", recipe.size, scenes)
-    pictures = pictures.select(np.flatnonzero(weights_of(pictures, flow_weight)))
+    weights = flow_weights(recipe, pictures)
+    pictures, weights = pictures.select(np.flatnonzero(weights)), weights[weights > 0]
     torch.manual_seed(recipe.seed)
     config = mini(space=recipe.space).decoder if fresh else model.config.decoder
     decoder = ImageDecoder(replace(config, **changes), model.pixel_decoder).to(model.device)
@@ -257,7 +168,7 @@ def flow_parts(
             model.backbone, decoder, emoji_only(read_split(data, "test", recipe.size))
         )
     print(f"{len(pictures)} drawings", file=sys.stderr)
-    return FlowParts(model, decoder, seen, held_out, weights_of(pictures, flow_weight))
+    return FlowParts(model, decoder, seen, held_out, weights)
 
 
 def train_flow(recipe: Recipe, data: Path, scenes: Path | None, before: Path, folder: Path) -> None:
@@ -277,6 +188,7 @@ def train_flow(recipe: Recipe, data: Path, scenes: Path | None, before: Path, fo
     places = Places(parts.model.backbone, parts.seen) if refine and reader is not None else None
     task = FlowTask(
         parts.decoder, parts.seen, parts.held_out,
+        times=recipe.refine_times if refine else None,
         beside=None if places is None else partial(places.loss, reader),
     )  # fmt: skip
     size = recipe.refine_batch_size if refine else recipe.flow_batch_size
@@ -332,22 +244,6 @@ def train_few_steps(
     adapter = best["few_steps"] if matching else best
     parts.decoder.few_steps.load_state_dict(adapter.state_dict())
     parts.save(folder / "bundle")
-
-
-def apply_settings(recipe: Recipe, settings: tuple[str, ...]) -> Recipe:
-    """`("towers.num_steps=10", "seed=1")` applied; InputError names what is not known."""
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"got {setting!r}, wanted key=value")
-        stage, dot, name = key.partition(".")
-        if not dot:
-            recipe = override(recipe, {key: value})
-        elif stage in TRAINED:
-            recipe = replace(recipe, **{stage: override(getattr(recipe, stage), {name: value})})
-        else:
-            raise InputError(f"there is no stage {stage!r}; wanted {' or '.join(TRAINED)}")
-    return recipe
 
 
 @click.command()

@@ -23,7 +23,7 @@ from mmfm.training.log import LINES
 if TYPE_CHECKING:
     from mmfm.data.sample import Sample
     from mmfm.model import MMFM
-    from train.mini import Recipe
+    from train.mini_recipe import Recipe
 
 EMOJI = ("noto", "noto-v1", "twemoji", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji")
 QUICK = ("retrieval", "captioning", "reconstruction")

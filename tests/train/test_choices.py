@@ -13,7 +13,7 @@ from mmfm.data import Sample, write_shards
 from mmfm.presets import mini
 from train import choices, flow_choices
 from train.choices import Budget, with_backbone
-from train.mini import RECIPES, Recipe
+from train.mini_recipe import RECIPES, Recipe
 
 
 def drawing(number):

@@ -14,7 +14,7 @@ from mmfm.data import Sample, write_shards
 from mmfm.data.scenes import compose
 from mmfm.errors import InputError
 from train import mini
-from train.mini import Recipe, apply_settings
+from train.mini_recipe import Recipe, apply_settings, flow_weight, flow_weights, sample_weight
 
 
 def test_settings_reach_their_stage():
@@ -59,11 +59,20 @@ def test_missing_drawings_are_one_line_and_exit_2(capsys, tmp_path):
 def test_emoji_come_more_often_and_skin_tones_less():
     plain, toned = {"set": "noto", "skin_tone": None}, {"set": "noto", "skin_tone": "dark"}
     icon = {"set": "mdi", "skin_tone": None}
-    for weight in (mini.sample_weight, mini.flow_weight):
+    for weight in (sample_weight, flow_weight):
         assert weight(plain) > weight(icon) > 0
         assert weight(plain) > weight(toned)
         assert weight({**icon, "skin_tone": "dark"}) < weight(icon)
-    assert 0 < mini.flow_weight({"set": "scenes", "skin_tone": None}) < mini.flow_weight(plain)
+
+
+def test_scenes_have_their_share_however_many_they_are(shards, scenes):
+    recipe = Recipe()
+    for seen in (None, scenes):
+        pictures = mini.read_split(shards, "train", 64, seen)
+        weights = flow_weights(recipe, pictures)
+        of_scenes = [meta["set"] == "scenes" for meta in pictures.meta]
+        share = weights[of_scenes].sum() / weights.sum()
+        assert share == pytest.approx(0.0 if seen is None else recipe.scene_share)
 
 
 def drawing(number, split):

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 import mmfm
 from mmfm.data import Sample, write_shards
 from mmfm.papers import Papers
-from train.mini import TRAINED
+from train.mini_recipe import TRAINED
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 340, "test": 40, "unseen": 20}

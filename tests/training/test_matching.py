@@ -41,9 +41,7 @@ def test_what_the_critic_expects_as_the_teacher_does_stays():
 def test_a_picture_moves_as_the_teacher_differs_and_noise_levels_count_alike():
     drawn, wanted, expected = torch.randn(3, 2, 8, 4, 4)
     moved = towards_teacher(drawn, wanted, expected) - drawn
-    cosine = torch.nn.functional.cosine_similarity(
-        moved.flatten(), (wanted - expected).flatten(), 0
-    )
+    cosine = F.cosine_similarity(moved.flatten(), (wanted - expected).flatten(), 0)
     assert cosine > 0.9
     # ten times farther from the teacher, and the critic with it: the same step
     far = drawn + 10 * (wanted - drawn), drawn + 10 * (expected - drawn)
@@ -96,8 +94,10 @@ def test_a_student_that_draws_too_bright_comes_back(task, tmp_path):
         return (drawn.mean() - wanted.mean()).abs().item()
 
     before = brightness()
-    config = LoopConfig(num_steps=60, learning_rate=3e-2, warmup_steps=3, weight_decay=0,
-                        ema_decay=0.0, schedule="constant", evaluate_every=100, parts=(("^critic", 3.0),))  # fmt: skip
+    config = LoopConfig(
+        num_steps=60, learning_rate=3e-2, schedule="constant", warmup_steps=3, weight_decay=0,
+        ema_decay=0.0, evaluate_every=100, parts=(("^critic", 3.0),),
+    )  # fmt: skip
     train(task, Every(), config, tmp_path)
     assert before > 0.5
     assert brightness() < before / 2
