@@ -185,6 +185,7 @@ def build_head(model: MMFM, data: CaptionData, recipe: Recipe) -> tuple[Captione
 def train_head(recipe: Recipe, data: Path, folder: Path) -> None:
     """Embed what is not embedded yet, train, and write `folder/bundle`."""
     import mmfm
+    from mmfm.captioner.guesses import guesses_of
     from mmfm.data.order import Order
     from mmfm.training.loop import train
 
@@ -205,6 +206,7 @@ def train_head(recipe: Recipe, data: Path, folder: Path) -> None:
     print(f"{len(weights)} pictures, {order.epoch_size} visits an epoch, "
           f"{len(vocabulary)} caption tokens", file=sys.stderr)  # fmt: skip
     best = train(task, order, replace(recipe.loop, seed=recipe.seed), folder / "head")
+    vocabulary.guesses = guesses_of(vocabulary, [captions[0] for captions in drawings.captions])
     write_bundle(model, best, vocabulary, folder / "bundle")
 
 

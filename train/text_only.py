@@ -1,4 +1,4 @@
-"""Do captions without pictures teach the caption head? Four short trainings at equal steps.
+"""Do captions without pictures teach the caption head? Four trainings at equal steps.
 
     python -m train.captions --data data/drawings -o runs/captions     # leaves runs/captions/seen
     python -m train.text_only --data data/drawings --seen runs/captions/seen -o runs/text-only
@@ -16,7 +16,6 @@ too short a trial to tell more.
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +30,8 @@ from mmfm.training.text_only import mean_shift, text_vectors, texts_as_pictures
 from train.captions import read_drawings
 
 LOOP = LoopConfig(
-    num_steps=300, learning_rate=1e-3, warmup_steps=30, ema_decay=0.98, evaluate_every=300,
-    save_every=100, log_every=50, precision="bf16",
+    num_steps=1500, learning_rate=1e-3, warmup_steps=50, ema_decay=0.98, evaluate_every=150,
+    save_every=750, log_every=50, precision="bf16",
 )  # fmt: skip
 BATCH = 128
 RUNS = ("pictures", "unshifted", "shifted", "names only")
@@ -59,13 +58,18 @@ def joined(first: CaptionData, second: CaptionData) -> CaptionData:
 @click.option("--seen", type=click.Path(path_type=Path), default=Path("runs/captions/seen"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("runs/text-only"))
 @click.option("--steps", type=int, default=LOOP.num_steps)
-def main(data: Path, seen: Path, output: Path, steps: int) -> None:
-    """Train the four heads and print what each says of the validation drawings."""
+@click.option("--seed", type=int, default=0)
+@click.option("--run", "chosen", type=click.Choice(RUNS), multiple=True, default=RUNS)
+def main(
+    data: Path, seen: Path, output: Path, steps: int, seed: int, chosen: tuple[str, ...]
+) -> None:
+    """Train the heads and print what each says of the validation drawings, a JSON line each."""
     from safetensors.torch import load_file
 
     import mmfm
     from mmfm.captioner.network import Captioner
     from mmfm.data.order import Order
+    from mmfm.training.log import LINES, read_log
     from mmfm.training.loop import train
 
     model = mmfm.load("mini", device="cpu")
@@ -98,21 +102,24 @@ def main(data: Path, seen: Path, output: Path, steps: int) -> None:
         "shifted": (joined(pictures, part(moved, rest)), len(rows)),
         "names only": (part(moved, np.arange(len(told))), 0),
     }
-    found = {"gap": {k: round(v, 4) for k, v in gap.items()}}
-    for name, (learned, split) in runs.items():
-        torch.manual_seed(0)
+    print(json.dumps({k: round(v, 4) for k, v in gap.items()}), flush=True)
+    for name in chosen:
+        learned, split = runs[name]
+        torch.manual_seed(seed)
         head = Captioner(model.captioner.config)
         shares = CaptionShares(grid_drop=1.0, pooled_noise=0.04)
         task = CaptionTask(head, model.vocabulary, learned, held_out, shares)
         weights = np.ones(len(learned.captions))
         if split:  # half of a batch from either side
             weights[:split] = (len(weights) - split) / split
-        order = Order(weights, BATCH, 0)
-        best = train(task, order, replace(LOOP, num_steps=steps), output / name.replace(" ", "-"))
-        with torch.inference_mode():
-            found[name], _ = task.evaluate(best.eval())
-        print(name, found[name], file=sys.stderr)
-    print(json.dumps(found, indent=2))
+        order = Order(weights, BATCH, seed)
+        folder = output / f"{name.replace(' ', '-')}-{seed}"
+        train(task, order, replace(LOOP, num_steps=steps, seed=seed), folder)
+        lines = read_log(folder / LINES)
+        measured = [line for line in lines if line["kind"] == "evaluation"]
+        best = min(measured, key=lambda figures: figures["held_out_caption_loss"])
+        print(json.dumps({"run": name, "seed": seed, "best": best, "last": measured[-1]}),
+              flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

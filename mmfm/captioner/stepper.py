@@ -151,8 +151,7 @@ class Stepper:
     def read(self, token_ids: Tensor) -> Tensor:
         """Read token_ids (B, T) after what was read; logits (B, V) of the next token.
 
-        T is 1, or, before anything was read, the length of a prompt. Raises InputError when there
-        is no room for so many.
+        Raises InputError when there is no room for so many.
         """
         last = self._states(token_ids)[token_ids.shape[1] - 1 :: token_ids.shape[1]]
         return torch.mm(self._normed(last, self.program.norm), self.program.output)
@@ -167,10 +166,11 @@ class Stepper:
         """(B * T, E), before the last norm; text i in rows i * T to i * T + T - 1."""
         count = token_ids.shape[1]
         expect_room(self.length + count, len(self.program.positions))
-        if count > 1 and self.length:
-            raise ValueError(f"got {count} tokens after {self.length}; read them one at a time")
         x = F.embedding(token_ids, self.program.embedding)
         x = x.add_(self.program.positions[self.length : self.length + count]).flatten(0, 1)
+        earlier: Tensor | None = None  # (T, length + T), True = is read; None where that is all
+        if count > 1:
+            earlier = x.new_ones(count, self.length + count, dtype=torch.bool).tril(self.length)
         own, keys, values = iter(self.own), iter(self.keys), iter(self.values)
         for part in self.program.parts:
             h = self._normed(x, part.norm)
@@ -179,7 +179,7 @@ class Stepper:
                 y = part.activation(torch.addmm(part.fc1[1], h, part.fc1[0]))
             elif isinstance(part, Own):
                 weight, bias = part.out
-                y = self._read_own(part, next(own), h, count)
+                y = self._read_own(part, next(own), h, earlier, count)
             else:
                 weight, bias = part.out
                 y = self._read_picture(part, next(keys), next(values), h, count)
@@ -190,14 +190,16 @@ class Stepper:
     def _normed(self, x: Tensor, norm: Affine) -> Tensor:
         return torch.layer_norm(x, (self.width,), *norm)
 
-    def _read_own(self, part: Own, own: Tensor, h: Tensor, count: int) -> Tensor:
+    def _read_own(
+        self, part: Own, own: Tensor, h: Tensor, earlier: Tensor | None, count: int
+    ) -> Tensor:
         qkv = torch.addmm(part.qkv[1], h, part.qkv[0])
         qkv = qkv.view(-1, count, 3, self.num_heads, self.head)
         end = self.length + count
         own[:, self.length : end] = qkv[:, :, 1:]
         keys, values = own[:, :end].permute(2, 0, 3, 1, 4)  # (B, A, end, K)
         q = qkv[:, :, 0].transpose(1, 2)  # (B, A, T, K)
-        y = F.scaled_dot_product_attention(q, keys, values, is_causal=count > 1)
+        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=earlier)
         return y.transpose(1, 2).reshape(-1, self.width)
 
     def _read_picture(
