@@ -10,8 +10,9 @@ batch each), and on names alone ("names only"). Measured on the validation drawi
 
 Measured, 400 steps of 128, seed 0, held-out nats a token and token F1 of 256 captions: pictures
 3.407 and 0.210 (best 3.383 after 300 steps, then it overfits), shifted 2.884 and 0.224, still
-falling: names without pictures help by 0.50 nats; training loss 1.65 and 2.29. Of a trial of 120 steps: pictures 3.959,
-unshifted 3.863, shifted 3.859, names only 3.835; the shift hardly matters there.
+falling: names without pictures help by 0.50 nats; training loss 1.65 and 2.29. Of a trial of 120
+steps: pictures 3.959, unshifted 3.863, shifted 3.859, names only 3.835; the shift hardly matters
+there.
 """
 
 from __future__ import annotations
