@@ -145,6 +145,7 @@ class _Marks:
 
     start_id: int
     end_id: int
+    guesses: None = None
 
 
 def largest_difference(head, gpt2, part, written: list[list[int]], start: int) -> float:

@@ -3,6 +3,7 @@
     open_clip_config.json  open_clip_model.safetensors   the backbone, `local-dir:` for open_clip
     config.json            heads.safetensors             the heads, their shapes, the flow's space
     vocabulary.json                                      the caption head's tokens (CLIP BPE ids)
+    guesses.json                                         how captions mostly go on: for speed alone
     metrics.json                                         what was measured, on what, with what
     compute.json                                         parameters, operations, energy
     ATTRIBUTION.md                                       whose pictures it learned from
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS = Path(__file__).parent / "weights"  # of the models that ship
-HEADS, VOCABULARY = "heads.safetensors", "vocabulary.json"
+HEADS, VOCABULARY, GUESSES = "heads.safetensors", "vocabulary.json", "guesses.json"
 VAE = "vae"  # the folder of an autoencoder
 MODULES = "modules.json"  # sentence-transformers' list of what to load
 TOWERS = {"idx": 0, "name": "0", "path": "", "type": "mmfm.sentence_transformer.Towers"}
@@ -50,6 +51,7 @@ class Bundle:
     config: ModelConfig
     heads: dict[str, Tensor]
     vocabulary: list[int] | None
+    guesses: list[list[int]] | None
     metrics: dict[str, Any]
     compute: dict[str, Any]
     attribution: str
@@ -88,7 +90,7 @@ def read(folder: Path) -> Bundle:
             raise ModelError(f"{folder} is not a bundle of format {FORMAT}: update mmfm")
         config = from_dict(ModelConfig, values)
         heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else {}
-        vocabulary = _json(folder / VOCABULARY)
+        vocabulary, guesses = _json(folder / VOCABULARY), _json(folder / GUESSES)
         metrics, compute = (_json(folder / name) or {} for name in (METRICS, COMPUTE))
         told = folder / ATTRIBUTION
         attribution = told.read_text(encoding="utf-8") if told.is_file() else ""
@@ -105,12 +107,14 @@ def read(folder: Path) -> Bundle:
                 f"{folder / VOCABULARY} has {found or 'no'} tokens, its {CONFIG} says "
                 f"{config.captioner.vocab_size}; copy the bundle again"
             )
-    return Bundle(folder, config, heads, vocabulary, metrics, compute, attribution)
+        _expect_guesses(folder, guesses, config.captioner.vocab_size)
+    return Bundle(folder, config, heads, vocabulary, guesses, metrics, compute, attribution)
 
 
 def write(
     folder: Path, config: ModelConfig, heads: dict[str, Tensor], vocabulary: list[int] | None,
-    metrics: dict[str, Any], compute: dict[str, Any], attribution: str, save_parts,
+    guesses: list[list[int]] | None, metrics: dict[str, Any], compute: dict[str, Any],
+    attribution: str, save_parts,
 ) -> None:  # fmt: skip
     """Write a bundle: whole, under a temporary name, then renamed; an older one is replaced.
 
@@ -132,6 +136,8 @@ def write(
             save_file(heads, temporary / HEADS)
         if vocabulary is not None:
             (temporary / VOCABULARY).write_text(json.dumps(vocabulary) + "\n")
+        if guesses is not None:
+            (temporary / GUESSES).write_text(json.dumps(guesses) + "\n")
         for name, facts in ((METRICS, metrics), (COMPUTE, compute)):
             if facts:
                 (temporary / name).write_text(json.dumps(facts, indent=2) + "\n")
@@ -164,6 +170,22 @@ def seal(folder: Path) -> None:
 def size(folder: Path) -> int:
     """Bytes of all files of a bundle."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _expect_guesses(folder: Path, guesses: list[list[int]] | None, vocab_size: int) -> None:
+    """Raises ModelError unless these are tokens, each after one or two others."""
+    try:
+        right = all(
+            len(row) in (2, 3) and all(-1 <= token < vocab_size for token in row)
+            for row in guesses or ()
+        )
+    except TypeError:
+        right = False
+    if not right:
+        raise ModelError(
+            f"{folder / GUESSES} does not hold tokens of this caption head; delete the file, it "
+            "only makes captions faster"
+        )
 
 
 def _json(path: Path) -> Any:

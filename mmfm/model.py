@@ -18,6 +18,7 @@ from torch import nn
 
 from mmfm import bundle, heads
 from mmfm.adapters import Adapters
+from mmfm.captioner.guesses import Guesses
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.captions import Captions
@@ -99,6 +100,8 @@ class MMFM(Adapters, Exchange, SentenceEncoder, Captions, Drawing):
         backbone.load(found.folder)
         tokens = found.vocabulary
         vocabulary = None if tokens is None else Vocabulary.from_list(tokens, backbone.tokenizer)
+        if vocabulary is not None and found.guesses is not None:
+            vocabulary.guesses = Guesses(found.guesses)
         return cls(found.config, backbone, vocabulary=vocabulary, metrics=found.metrics,
                    compute=found.compute, attribution=found.attribution,
                    device=device, **heads.read(found))  # fmt: skip
@@ -120,13 +123,15 @@ class MMFM(Adapters, Exchange, SentenceEncoder, Captions, Drawing):
                 for key, value in plain(part).state_dict().items():
                     weights[f"{name}.{key}"] = value.detach().to("cpu", dtype).contiguous()
         tokens = None if self.vocabulary is None else self.vocabulary.to_list()
+        guesses = None if self.vocabulary is None else self.vocabulary.guesses
 
         def save_parts(path: Path) -> None:
             self.backbone.save(path, dtype)
             if self.autoencoder is not None:
                 self.autoencoder.save_pretrained(path / bundle.VAE)
 
-        bundle.write(Path(folder), self.config, weights, tokens, self.metrics, self.compute,
+        bundle.write(Path(folder), self.config, weights, tokens,
+                     None if guesses is None else guesses.to_list(), self.metrics, self.compute,
                      self.attribution, save_parts)  # fmt: skip
         return Path(folder)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mmfm
+from mmfm.captioner.guesses import guesses_of
 from mmfm.errors import ModelError, OutputError
 
 TEXTS = ["a red circle", "tree", "a green square on a blue table"]
@@ -183,6 +184,8 @@ def edit(name, change):
         edit("config.json", lambda v: v.update(captioner=5)),
         edit("vocabulary.json", lambda v: v.pop()),
         edit("vocabulary.json", lambda v: v.__setitem__(0, 10**6)),
+        lambda path: (path / "guesses.json").write_text("[[1, 2], [3, 1000000]]"),
+        lambda path: (path / "guesses.json").write_text("[1, 2]"),
         lambda path: (path / "config.json").write_text("[]"),
         lambda path: (path / "config.json").write_bytes(b"\xff\xfe"),
     ],
@@ -196,3 +199,15 @@ def test_a_damaged_bundle_is_refused_in_one_sentence(tiny_bundle, tmp_path, dama
     said = str(caught.value)
     assert "\n" not in said
     assert "damaged" in said or "vocabulary" in said  # the folder or the file is named
+
+
+def test_guesses_are_kept_and_change_no_caption(tiny_bundle, images, tmp_path):
+    model = mmfm.load(tiny_bundle, device="cpu")
+    plain = model.caption(images, min_tokens=6, max_tokens=8)
+    assert not (tiny_bundle / "guesses.json").exists()
+    model.vocabulary.guesses = guesses_of(model.vocabulary, [*TEXTS, *plain] * 4)
+    again = mmfm.load(model.save_pretrained(tmp_path / "quick"), device="cpu")
+    kept = again.vocabulary.guesses.to_list()
+    assert kept == model.vocabulary.guesses.to_list() and kept
+    for image, caption in zip(images, plain, strict=True):
+        assert again.caption([image], min_tokens=6, max_tokens=8) == [caption]

@@ -189,6 +189,7 @@ def train_head(recipe: Recipe, data: Path, folder: Path, device: str | None = No
     device: None = a GPU where there is one.
     """
     import mmfm
+    from mmfm.captioner.guesses import guesses_of
     from mmfm.data.order import Order
     from mmfm.training.loop import train
 
@@ -210,6 +211,7 @@ def train_head(recipe: Recipe, data: Path, folder: Path, device: str | None = No
     print(f"{len(weights)} pictures, {order.epoch_size} visits an epoch, "
           f"{len(vocabulary)} caption tokens", file=sys.stderr)  # fmt: skip
     best = train(task, order, replace(recipe.loop, seed=recipe.seed), folder / "head")
+    vocabulary.guesses = guesses_of(vocabulary, [captions[0] for captions in drawings.captions])
     write_bundle(model, best, vocabulary, folder / "bundle")
 
 

@@ -25,6 +25,7 @@ from mmfm.captioner.stepper import (
     Think,
     along,
     expect_room,
+    gelu,
     head_scale,
     places,
 )
@@ -250,7 +251,7 @@ def _program(network: Captioner, kept: list[Place]) -> Program:
             Picture(norm(block.norm_cross), along(cross.q.weight, cross.q.bias, scale),
                     along(cross.out.weight, cross.out.bias)),
             Think(norm(block.norm_mlp), along(mlp.fc1.weight, mlp.fc1.bias),
-                  along(mlp.fc2.weight, mlp.fc2.bias), F.gelu),
+                  along(mlp.fc2.weight, mlp.fc2.bias), gelu),
         ]  # fmt: skip
         readers.append(along(cross.kv.weight, cross.kv.bias))
     embedding = network.token_embedding.weight.detach()

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mmfm.captioner.guesses import Ahead
 from mmfm.captioner.stepper import Stepper
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.errors import InputError
@@ -134,6 +135,7 @@ def rows(
     uniforms = _uniforms(rules, len(memory), max_tokens) if rules.sampled else None
     at_work = list(range(len(writer.written)))  # of each row of the stepper, whose text it is
     done: set[int] = set()
+    ahead: Ahead | None = None  # the stepper, once it has a single row
     for t in range(max_tokens):
         logits = writer.adjust(logits, t, at_work)
         if uniforms is None:
@@ -152,7 +154,11 @@ def rows(
             kept = torch.tensor(left, device=chosen.device)
             stepper.take(kept)
             chosen, at_work = chosen[kept], [at_work[place] for place in left]
-        logits = stepper.read(chosen[:, None])
+        if len(at_work) == 1 and vocabulary.guesses is not None:
+            ahead = ahead or Ahead(stepper, vocabulary.guesses)
+            logits = ahead.read(writer.written[at_work[0]], max_tokens - t - 1)
+        else:
+            logits = stepper.read(chosen[:, None])
     texts = [ids[length:] for ids in writer.written]
     return [texts[i : i + copies] for i in range(0, len(texts), copies)]
 

@@ -118,39 +118,40 @@ class Stepper:
         read = torch.addmm(bias, memory.flatten(0, 1), weight).view(
             batch, count, program.count(Picture), 2, self.num_heads, self.head
         )
-        self.keys = read[:, :, :, 0].permute(2, 0, 3, 4, 1).contiguous()  # (pictures, B, A, K, M)
-        self.values = read[:, :, :, 1].permute(2, 0, 3, 1, 4).contiguous()  # (.., B, A, M, K)
+        # of each Picture: (B, A, K, M) and (B, A, M, K)
+        self.keys = [*read[:, :, :, 0].permute(2, 0, 3, 4, 1).contiguous()]
+        self.values = [*read[:, :, :, 1].permute(2, 0, 3, 1, 4).contiguous()]
         self.closed: Tensor | None = None  # (B, A, 1, M), -inf where a row may not read
         if not bool(memory_mask.all()):
             closed = memory.new_zeros(memory_mask.shape).masked_fill(~memory_mask, -torch.inf)
             self.closed = closed[:, None, None].expand(-1, self.num_heads, -1, -1).contiguous()
-        # of all parts: keys and values (owns, 2, B, A, max_tokens, K) of the texts
+        # of all parts: keys and values (owns, B, max_tokens, 2, A, K) of the texts
         self.own = memory.new_empty(
-            program.count(Own), 2, batch, self.num_heads, len(program.positions), self.head
+            program.count(Own), batch, len(program.positions), 2, self.num_heads, self.head
         )
         self.length = 0
 
     def __len__(self) -> int:
-        return self.own.shape[2]
+        return self.own.shape[1]
 
     def take(self, rows: Tensor) -> None:
         """Row i goes on from row `rows[i]`: fewer rows, or more that begin alike."""
         before, length = self.own, self.length
-        self.own = before.new_empty(*before.shape[:2], len(rows), *before.shape[3:])
-        self.own[..., :length, :] = before[:, :, rows, :, :length]
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.own = before.new_empty(len(before), len(rows), *before.shape[2:])
+        self.own[:, :, :length] = before[:, rows, :length]
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
         self.closed = None if self.closed is None else self.closed[rows]
 
     def reorder(self, rows: Tensor) -> None:
         """`take` where row `rows[i]` reads the same picture as row i (beams of one picture)."""
-        self.own[..., : self.length, :] = self.own[:, :, rows, :, : self.length]
+        self.own[:, :, : self.length] = self.own[:, rows, : self.length]
 
     @torch.no_grad()
     def read(self, token_ids: Tensor) -> Tensor:
         """Read token_ids (B, T) after what was read; logits (B, V) of the next token.
 
-        T is 1, or, before anything was read, the length of a prompt. Raises InputError when there
-        is no room for so many.
+        Raises InputError when there is no room for so many.
         """
         last = self._states(token_ids)[token_ids.shape[1] - 1 :: token_ids.shape[1]]
         return torch.mm(self._normed(last, self.program.norm), self.program.output)
@@ -165,47 +166,64 @@ class Stepper:
         """(B * T, E), before the last norm; text i in rows i * T to i * T + T - 1."""
         count = token_ids.shape[1]
         expect_room(self.length + count, len(self.program.positions))
-        if count > 1 and self.length:
-            raise ValueError(f"got {count} tokens after {self.length}; read them one at a time")
         x = F.embedding(token_ids, self.program.embedding)
         x = x.add_(self.program.positions[self.length : self.length + count]).flatten(0, 1)
-        own = picture = 0
+        earlier: Tensor | None = None  # (T, length + T), True = is read; None where that is all
+        if count > 1:
+            earlier = x.new_ones(count, self.length + count, dtype=torch.bool).tril(self.length)
+        own, keys, values = iter(self.own), iter(self.keys), iter(self.values)
         for part in self.program.parts:
             h = self._normed(x, part.norm)
             if isinstance(part, Think):
-                h = part.activation(torch.addmm(part.fc1[1], h, part.fc1[0]))
-                x.add_(torch.addmm(part.fc2[1], h, part.fc2[0]))
+                weight, bias = part.fc2
+                y = part.activation(torch.addmm(part.fc1[1], h, part.fc1[0]))
             elif isinstance(part, Own):
-                x.add_(self._read_own(part, self.own[own], h, count))
-                own += 1
+                weight, bias = part.out
+                y = self._read_own(part, next(own), h, earlier, count)
             else:
-                x.add_(self._read_picture(part, picture, h, count))
-                picture += 1
+                weight, bias = part.out
+                y = self._read_picture(part, next(keys), next(values), h, count)
+            x.add_(bias).addmm_(y, weight)
         self.length += count
         return x
 
     def _normed(self, x: Tensor, norm: Affine) -> Tensor:
         return torch.layer_norm(x, (self.width,), *norm)
 
-    def _read_own(self, part: Own, own: Tensor, h: Tensor, count: int) -> Tensor:
+    def _read_own(
+        self, part: Own, own: Tensor, h: Tensor, earlier: Tensor | None, count: int
+    ) -> Tensor:
         qkv = torch.addmm(part.qkv[1], h, part.qkv[0])
         qkv = qkv.view(-1, count, 3, self.num_heads, self.head)
         end = self.length + count
-        own[..., self.length : end, :] = qkv[:, :, 1:].permute(2, 0, 3, 1, 4)
-        keys, values = own[..., :end, :]
+        own[:, self.length : end] = qkv[:, :, 1:]
+        keys, values = own[:, :end].permute(2, 0, 3, 1, 4)  # (B, A, end, K)
         q = qkv[:, :, 0].transpose(1, 2)  # (B, A, T, K)
-        y = F.scaled_dot_product_attention(q, keys, values, is_causal=count > 1)
-        return torch.addmm(part.out[1], y.transpose(1, 2).reshape(-1, self.width), part.out[0])
+        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=earlier)
+        return y.transpose(1, 2).reshape(-1, self.width)
 
-    def _read_picture(self, part: Picture, number: int, h: Tensor, count: int) -> Tensor:
-        q = torch.addmm(part.q[1], h, part.q[0]).view(-1, count, self.num_heads, self.head)
-        q = q.transpose(1, 2).reshape(-1, count, self.head)
-        scores = torch.bmm(q, self.keys[number].flatten(0, 1))  # (B * A, T, M)
+    def _read_picture(
+        self, part: Picture, keys: Tensor, values: Tensor, h: Tensor, count: int
+    ) -> Tensor:
+        q = torch.addmm(part.q[1], h, part.q[0])
+        if count > 1:
+            q = q.view(-1, count, self.num_heads, self.head).transpose(1, 2)
+        scores = torch.bmm(q.reshape(-1, count, self.head), keys.flatten(0, 1))  # (B * A, T, M)
         if self.closed is not None:
             scores.add_(self.closed.flatten(0, 1))
-        y = torch.bmm(scores.softmax(dim=-1), self.values[number].flatten(0, 1))
-        y = y.view(-1, self.num_heads, count, self.head).transpose(1, 2)
-        return torch.addmm(part.out[1], y.reshape(-1, self.width), part.out[0])
+        y = torch.bmm(scores.softmax(dim=-1), values.flatten(0, 1))
+        if count > 1:
+            y = y.view(-1, self.num_heads, count, self.head).transpose(1, 2)
+        return y.reshape(-1, self.width)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The exact one.
+
+    why not F.gelu: for a contiguous tensor it calls oneDNN, which takes 14 us to begin with on a
+    CPU, seven times the work on one row; a transposed one goes through torch's own loop.
+    """
+    return F.gelu(x.view(2, -1).t()).t().view_as(x)
 
 
 def expect_room(length: int, most: int) -> None:

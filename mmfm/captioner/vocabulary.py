@@ -11,12 +11,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from mmfm.errors import ModelError, TextError
+
+if TYPE_CHECKING:
+    from mmfm.captioner.guesses import Guesses
 
 WORD_END = "</w>"
 
@@ -56,6 +59,7 @@ class Vocabulary:
         self.start_id = len(self.token_ids)
         self.end_id = self.start_id + 1
         self.pad_id = self.end_id
+        self.guesses: Guesses | None = None  # how texts probably go on: only makes writing faster
 
     @classmethod
     def build(cls, texts: Iterable[str], tokenizer: Tokenizer, min_count: int = 1) -> Vocabulary:

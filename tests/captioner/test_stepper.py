@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmfm.captioner.stepper import gelu
 from mmfm.errors import InputError
 from mmfm.shapes import Embeddings
 
@@ -26,6 +27,28 @@ def test_cached_logits_equal_uncached(network, embeddings, ids, prompt_length, m
     stepped += [stepper.read(ids[:, t : t + 1]) for t in range(prompt_length, 20)]
     expected = network(ids, memory, mask)[:, prompt_length - 1 :]
     torch.testing.assert_close(torch.stack(stepped, 1), expected, **LIKE)
+
+
+@pytest.mark.parametrize("pieces", [(1, 3, 1, 15), (4, 2, 14), (20,)])
+def test_several_tokens_at_once_are_as_one_after_the_other(network, embeddings, ids, pieces):
+    memory, mask = network.memory(embeddings)
+    stepper = network.stepper(memory, mask)
+    everywhere = torch.ones(ids.shape, dtype=torch.bool)
+    read = [
+        stepper.logits(part, everywhere[:, : part.shape[1]]).unflatten(0, (len(ids), -1))
+        for part in ids.split(pieces, dim=1)
+    ]
+    torch.testing.assert_close(torch.cat(read, dim=1), network(ids, memory, mask), **LIKE)
+
+
+def test_what_was_read_can_be_forgotten(network, embeddings, ids):
+    memory, mask = network.memory(embeddings)
+    stepper = network.stepper(memory, mask)
+    stepper.read(ids[:, :12])
+    stepper.length = 5
+    logits = stepper.read(ids[:, 15:17])
+    expected = network(torch.cat([ids[:, :5], ids[:, 15:17]], dim=1), memory, mask)[:, -1]
+    torch.testing.assert_close(logits, expected, **LIKE)
 
 
 def test_rows_that_are_taken_go_on_as_they_were(network, embeddings, ids):
@@ -72,7 +95,11 @@ def test_what_does_not_fit_is_refused(network, embeddings, ids):
     stepper.read(ids)
     with pytest.raises(InputError, match="21 tokens"):
         stepper.read(ids[:, :1])
-    with pytest.raises(ValueError, match="one at a time"):
-        fresh = network.stepper(*network.memory(embeddings))
-        fresh.read(ids[:, :1])
-        fresh.read(ids[:, :2])
+
+
+def test_gelu_is_the_exact_one():
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)) * 3
+    exact = torch.nn.functional.gelu(x.double())
+    for rows in (1, 3):
+        torch.testing.assert_close(gelu(x[:rows]).double(), exact[:rows], atol=1e-6, rtol=1e-5)
+        assert gelu(x[:rows]).is_contiguous()
