@@ -193,7 +193,7 @@ class Prepared:
             told={**tuning.told, "seconds": round(seconds, 1), "stages": showing.ends(self.folder),
                   "leaks": self.parts.num_leaks},
             notes=self._notes(tuning), curves=showing.curves(self.folder),
-            strips=showing.strips(self.material, before, after, self.folder),
+            sections=showing.sections(self.material, before, after, self.folder),
         )  # fmt: skip
 
     def _notes(self, tuning: Tuning) -> list[str]:
