@@ -4,7 +4,7 @@ import json
 
 
 def roberta(folder):
-    """Fill `folder` with the config of a RoBERTa and a tokenizer of three whole words; returns it."""
+    """`folder`, filled with the config of a RoBERTa and a tokenizer of three whole words."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -62,6 +62,7 @@ class Tuning:
     lora: bool = False  # all parts learn low-rank changes, and stay as they are else
     stop: Callable[[], bool] = lambda: False
     told: dict[str, Any] = field(default_factory=dict)
+    spoke: dict[str, Any] = field(default_factory=dict)  # the caption head before the towers learn
 
     # ------------------------------------------------------------------ the tasks
 
@@ -183,6 +184,8 @@ class Tuning:
         task, rows = self.adaptation()
         module = task.module
         old = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        head = "captioner."
+        self.spoke = {k.removeprefix(head): v for k, v in old.items() if k.startswith(head)}
         before = task.evaluate(module.eval())[0]
         self._stage("towers", task, rows, self.choices.tower_steps, self.choices.learning_rate,
                     lambda n: n["held_out_mrr"])  # fmt: skip
@@ -213,9 +216,14 @@ class Tuning:
         self.told["mix"] = {"share": share, "before": before, "tries": tries}
 
     def _captions(self) -> None:
+        """The caption head, mixed with the one from before the towers learned.
+
+        why that one: with the towers it learns new words fast and forgets the others, and how much
+        of it the towers' mix leaves in was chosen by search alone.
+        """
         task, rows = self.captions()
         head = task.module
-        old = {k: v.detach().clone() for k, v in head.state_dict().items()}
+        old = self.spoke or {k: v.detach().clone() for k, v in head.state_dict().items()}
         rate = 1e-3 if "caption" in self.fresh else 3e-4
         self._stage("captions", task, rows, self.choices.caption_steps, rate,
                     lambda n: -n["held_out_caption_loss"])  # fmt: skip
