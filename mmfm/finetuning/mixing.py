@@ -11,6 +11,7 @@ from torch import Tensor, nn
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the new weights, that are tried
 Try = dict[str, Any]
 MAY_LOSE = 0.01  # of the mean reciprocal rank on original pictures
+_SPREAD = 0.4  # of 1 / rank among pictures, about
 
 
 @torch.no_grad()
@@ -42,9 +43,11 @@ def choose(
 
 
 def little_lost(before: Mapping[str, float], may_lose: float = MAY_LOSE) -> Callable:
-    """Picks the best `held_out_mrr` among those whose `original_mrr` fell by `may_lose` at most.
+    """Picks the best `held_out_mrr` among those whose `original_mrr` fell by `may_lose` at most:
+    of those within one standard error of it, the largest share, for a hold-out of a few pictures
+    tells them apart by chance alone.
 
-    Where all fell by more, the one that fell least. Without original pictures, the best.
+    Where all fell by more, the one that fell least. Without original pictures, all are allowed.
     """
 
     def lost(one: Try) -> float:
@@ -54,7 +57,9 @@ def little_lost(before: Mapping[str, float], may_lose: float = MAY_LOSE) -> Call
         fine = [one for one in tries if lost(one) <= may_lose]
         if not fine:
             return min(tries, key=lost)
-        return max(fine, key=lambda one: (one["held_out_mrr"], one["share"]))
+        best = max(one["held_out_mrr"] for one in fine)
+        near = [o for o in fine if o["held_out_mrr"] >= best - _SPREAD / o["held_out"] ** 0.5]
+        return max(near, key=lambda one: one["share"])
 
     return pick
 

@@ -22,15 +22,15 @@ def test_the_ends_are_the_old_and_the_new_weights(ends):
         assert all(torch.equal(value, wanted[name]) for name, value in module.state_dict().items())
 
 
-def chosen(gain, loss, ends):
-    """choose() where the hold-out gains gain(share) and the original loses loss(share)."""
+def chosen(gain, loss, ends, count=10**6):
+    """choose() where the hold-out, `count` pictures, gains gain(share), the original loses loss."""
     old, new = ends
     module = nn.Linear(3, 2)
     first, last = old["weight"][0, 0].item(), new["weight"][0, 0].item()
 
     def measure():
         share = (module.weight[0, 0].item() - first) / (last - first)
-        return {"held_out_mrr": gain(share), "original_mrr": 0.5 - loss(share)}
+        return {"held_out": count, "held_out_mrr": gain(share), "original_mrr": 0.5 - loss(share)}
 
     share, tries = choose(module, old, new, measure, little_lost({"original_mrr": 0.5}))
     expected = nn.Linear(3, 2)
@@ -43,6 +43,11 @@ def chosen(gain, loss, ends):
 def test_where_nothing_is_lost_the_best_share_wins(ends):
     assert chosen(lambda s: s, lambda s: 0.0, ends) == 1.0
     assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.0, ends) == 0.5
+
+
+def test_what_few_pictures_cannot_tell_apart_is_decided_for_learning(ends):
+    assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.0, ends, count=3) == 0.7
+    assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.016 * s, ends, count=3) == 0.6
 
 
 def test_no_share_that_loses_too_much(ends):
