@@ -283,9 +283,12 @@ def prepare(
         settings, base, num_captioned=num_captioned, num_pictures=len(material.new), fresh=fresh,
         lora=lora,
     )  # fmt: skip
-    tuning = Tuning(copy_of(base), material, choices, settings, output, fresh, lora)
+    start = time.perf_counter()
+    copied = copy_of(base)
+    copying = time.perf_counter() - start
     say("timing a few steps")
-    plan = plan_for(tuning, output)
+    tuning = Tuning(copied, material, choices, settings, output, fresh, lora)
+    plan = plan_for(tuning, output, copying)
     return Prepared(
         base, settings, choices, material, account, parts, plan, output, command, fresh, lora
     )
