@@ -1,8 +1,6 @@
 """The towers learn new pictures and stay what they were.
 
-L = contrastive + others + caption + reconstruction + keep. Others: no word that the model knew may
-be nearer to a new picture than its own caption, for a batch of a small set holds few captions, and
-a search is among all. Keep is self-distillation to the frozen copy of
+L = contrastive + caption + reconstruction + keep. Keep is self-distillation to the frozen copy of
 the towers (2106.11520 has the idea for captions, 1606.09282 in general): vectors and image tokens
 of original pictures, and vectors of words, stay near to what the copy says of them; of new pictures
 only a little. The contrastive loss is never off while towers train.
@@ -17,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
@@ -53,7 +50,6 @@ class Adapted(nn.Module):
 class Weights(CaptionShares):
     """Weights of the losses."""
 
-    others: float = 0.5  # words known before, as wrong captions of new pictures
     caption: float = 0.5
     reconstruction: float = 5.0
     keep_pictures: float = 5.0  # vectors of original pictures
@@ -96,9 +92,6 @@ class AdaptationTask:
         names = {name: i for i, name in enumerate(dict.fromkeys(c[0] for c in train.captions))}
         self.groups = torch.tensor([names[c[0]] for c in train.captions])
         self.spread = before.spread
-        places = {word: place for place, word in enumerate(before.words)}
-        self.own = [sorted({places[w] for text in said for w in (text, *text.lower().split())
-                            if w in places}) for said in train.captions]  # fmt: skip
 
     def loss(self, rows: np.ndarray, generator: torch.Generator) -> tuple[Tensor, dict[str, Any]]:
         weights, module, backbone = self.weights, self.module, self.module.backbone
@@ -111,10 +104,6 @@ class AdaptationTask:
                                 self.groups[torch.from_numpy(rows)])  # fmt: skip
         parts = {"contrastive": contrastive}
         total = contrastive
-        new = ~self.before.is_original[rows]
-        if new.any() and self.before.words:
-            parts["others"] = self._others(rows[new], seen.pooled[new], said.pooled[new])
-            total = total + weights.others * parts["others"]
         if module.captioner is not None and self.vocabulary is not None:
             pairs = [
                 asked(self.train.captions[row], self.train.meta[row], draw)
@@ -132,21 +121,6 @@ class AdaptationTask:
         for name, value in kept.items():
             total = total + getattr(weights, name) * value
         return total, {k: v.detach().item() for k, v in {**parts, **kept}.items()}
-
-    def _others(self, rows: np.ndarray, pooled: Tensor, said: Tensor) -> Tensor:
-        """-log p(own caption) among it and all words known before, as they were; but for its own.
-
-        pooled, said: (B, D) of pictures and their captions.
-        """
-        scale = self.module.backbone.logit_scale
-        own = torch.zeros(len(rows), len(self.before.words), dtype=torch.bool)
-        for place, row in enumerate(rows):
-            own[place, self.own[row]] = True
-        with torch.autocast("cpu", enabled=False):  # a scale of 100 makes much of a small error
-            wrong = scale * pooled.float() @ self.before.texts.T
-            right = scale * (pooled.float() * said.float()).sum(dim=1)
-            most = wrong.masked_fill(own, float("-inf")).logsumexp(dim=1)
-        return F.softplus(most - right).mean()
 
     def _kept(
         self, rows: np.ndarray, pooled: Tensor, tokens: Tensor, generator: torch.Generator

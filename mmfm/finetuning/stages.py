@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mmfm.captioner.network import Captioner
-from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.finetuning import mixing
 from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights
@@ -33,7 +31,7 @@ from mmfm.finetuning.settings import Settings
 from mmfm.finetuning.watch import Rows, run_stage
 from mmfm.finetuning.words import grown
 from mmfm.model import MMFM
-from mmfm.training.caption import CaptionData, CaptionTask, caption_loss
+from mmfm.training.caption import CaptionData, CaptionTask
 from mmfm.training.few_steps import FewStepsTask
 from mmfm.training.flow import FlowData, FlowTask
 from mmfm.training.loop import LoopConfig
@@ -229,20 +227,22 @@ class Tuning:
                     lambda n: -n["held_out_caption_loss"])  # fmt: skip
         if "caption" in self.fresh or self.lora:
             return
-        sets = {"held_out_loss": task.held_out}
+        asked = {"held_out": task}
         if self.material.original is not None:
             exam = self.material.original.exam
-            sets["original_loss"] = CaptionData(
+            known = CaptionData(
                 look(self.model.backbone, exam.squares), exam.captions, exam.squares.meta
             )
+            asked["original"] = CaptionTask(head, task.vocabulary, task.train, known)
         new = {k: v.detach().clone() for k, v in head.state_dict().items()}
 
         @torch.no_grad()
         def measure() -> dict[str, float]:
-            return {name: _nats(head, task.vocabulary, data) for name, data in sets.items()}
+            told = {name: one.evaluate(head.eval())[0] for name, one in asked.items()}
+            return {f"{name}_f1": said["held_out_token_f1"] for name, said in told.items()}
 
         shares = (0.0, *mixing.SHARES)
-        share, tries = mixing.choose(head, old, new, measure, mixing.least_sum, shares)
+        share, tries = mixing.choose(head, old, new, measure, mixing.most_words, shares)
         self.told["caption_mix"] = {"share": share, "tries": tries}
 
     def _flow(self) -> None:
@@ -352,14 +352,6 @@ def few_task(
 
 def _lora() -> Any:
     return importlib.import_module("mmfm.lora")
-
-
-def _nats(head: Captioner, vocabulary: Vocabulary, data: CaptionData) -> float:
-    """Nats per token of the first captions."""
-    seen = data.seen.take(np.arange(len(data.captions)))
-    return caption_loss(head.eval(), vocabulary, seen, [("", c[0]) for c in data.captions])[
-        0
-    ].item()
 
 
 def _flow_score(numbers: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmfm.finetuning.mixing import choose, least_sum, little_lost, mix
+from mmfm.finetuning.mixing import choose, little_lost, mix, most_words
 
 
 @pytest.fixture
@@ -58,11 +58,11 @@ def test_where_all_lose_the_least_is_lost(ends):
     assert chosen(lambda s: s, lambda s: 0.2 + 0.1 * s, ends) == 0.3
 
 
-def test_the_sum_of_both_losses_is_smallest():
+def test_most_words_are_right_on_both_sets():
     tries = [
-        {"share": s, "held_out_loss": 1 - s, "original_loss": s * s / 2} for s in (0.0, 0.5, 1.0)
+        {"share": s, "held_out_f1": s / 2, "original_f1": 0.5 - s * s / 2} for s in (0.0, 0.5, 1.0)
     ]
-    assert least_sum(tries)["share"] == 0.5
-    assert least_sum([{"share": 0.0, "held_out_loss": 2}, {"share": 1.0, "held_out_loss": 1}])[
-        "share"
-    ]
+    assert most_words(tries)["share"] == 0.5
+    assert most_words(tries[::2])["share"] == 0.0  # nothing gained
+    alone = [{"share": s, "held_out_f1": s / 2} for s in (0.0, 1.0)]
+    assert most_words(alone)["share"] == 1.0
