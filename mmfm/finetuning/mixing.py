@@ -11,7 +11,8 @@ from torch import Tensor, nn
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the new weights, that are tried
 Try = dict[str, Any]
 MAY_LOSE = 0.01  # of the mean reciprocal rank on original pictures
-_SPREAD = 0.4  # of 1 / rank among pictures, about
+MAY_FORGET = 0.02  # of the F1 of captions of original pictures
+_SPREAD = 0.4  # of 1 / rank, and of F1, among pictures, about
 
 
 @torch.no_grad()
@@ -42,35 +43,26 @@ def choose(
     return best, tries
 
 
-def little_lost(before: Mapping[str, float], may_lose: float = MAY_LOSE) -> Callable:
-    """Picks the best `held_out_mrr` among those whose `original_mrr` fell by `may_lose` at most:
-    of those within one standard error of it, the largest share, for a hold-out of a few pictures
-    tells them apart by chance alone.
+def little_lost(
+    before: Mapping[str, float], figure: str = "mrr", may_lose: float = MAY_LOSE
+) -> Callable[[list[Try]], Try]:
+    """Picks the best `held_out_<figure>` among those whose `original_<figure>` fell by `may_lose`
+    at most: of those within one standard error of it, the largest share, for a hold-out of a few
+    pictures tells them apart by chance alone.
 
     Where all fell by more, the one that fell least. Without original pictures, all are allowed.
     """
+    new, known = f"held_out_{figure}", f"original_{figure}"
 
     def lost(one: Try) -> float:
-        return before["original_mrr"] - one["original_mrr"] if "original_mrr" in before else 0.0
+        return before[known] - one[known] if known in before else 0.0
 
     def pick(tries: list[Try]) -> Try:
         fine = [one for one in tries if lost(one) <= may_lose]
         if not fine:
             return min(tries, key=lost)
-        best = max(one["held_out_mrr"] for one in fine)
-        near = [o for o in fine if o["held_out_mrr"] >= best - _SPREAD / o["held_out"] ** 0.5]
+        best = max(one[new] for one in fine)
+        near = [one for one in fine if one[new] >= best - _SPREAD / one["held_out"] ** 0.5]
         return max(near, key=lambda one: one["share"])
 
     return pick
-
-
-def most_words(tries: list[Try]) -> Try:
-    """Picks the largest sum of `held_out_f1` and `original_f1`, where there is one; of equal ones
-    the smallest share.
-
-    why not of losses: a head may forget words while its loss on the pictures that had them falls,
-    and the other way round (docs/experiments.md).
-    """
-    return max(
-        tries, key=lambda o: (round(o["held_out_f1"] + o.get("original_f1", 0), 4), -o["share"])
-    )

@@ -214,14 +214,16 @@ class Tuning:
         self.told["mix"] = {"share": share, "before": before, "tries": tries}
 
     def _captions(self) -> None:
-        """The caption head, mixed with the one from before the towers learned.
+        """The caption head learns, and is mixed, from what it was before the towers learned.
 
-        why that one: with the towers it learns new words fast and forgets the others, and how much
-        of it the towers' mix leaves in was chosen by search alone.
+        why from there: beside the towers it forgets words fast, and how much of that stays was
+        chosen by search alone.
         """
         task, rows = self.captions()
         head = task.module
-        old = self.spoke or {k: v.detach().clone() for k, v in head.state_dict().items()}
+        if self.spoke and "caption" not in self.fresh:
+            head.load_state_dict(self.spoke)
+        old = {k: v.detach().clone() for k, v in head.state_dict().items()}
         rate = 1e-3 if "caption" in self.fresh else 3e-4
         self._stage("captions", task, rows, self.choices.caption_steps, rate,
                     lambda n: -n["held_out_caption_loss"])  # fmt: skip
@@ -239,11 +241,14 @@ class Tuning:
         @torch.no_grad()
         def measure() -> dict[str, float]:
             told = {name: one.evaluate(head.eval())[0] for name, one in asked.items()}
-            return {f"{name}_f1": said["held_out_token_f1"] for name, said in told.items()}
+            found = {f"{name}_f1": said["held_out_token_f1"] for name, said in told.items()}
+            return {"held_out": told["held_out"]["held_out_captions"], **found}
 
-        shares = (0.0, *mixing.SHARES)
-        share, tries = mixing.choose(head, old, new, measure, mixing.most_words, shares)
-        self.told["caption_mix"] = {"share": share, "tries": tries}
+        mixing.mix(head, old, new, 0.0)
+        before = measure()
+        pick = mixing.little_lost(before, "f1", mixing.MAY_FORGET)
+        share, tries = mixing.choose(head, old, new, measure, pick)
+        self.told["caption_mix"] = {"share": share, "before": before, "tries": tries}
 
     def _flow(self) -> None:
         decoder = self.model.decoder
