@@ -24,9 +24,9 @@ def command(run: Run, output: str) -> None:
 
     from mmfm import __version__
     from mmfm.cli import showcase
-    from mmfm.cli.page import render
     from mmfm.cli.sheet import section_sheet
     from mmfm.index import Index
+    from mmfm.page import document, footer
 
     facts = {
         "model": run.model,
@@ -52,12 +52,11 @@ def command(run: Run, output: str) -> None:
     text = json.dumps(results, ensure_ascii=False, indent=2)
     (folder / "results.json").write_text(text, encoding="utf-8")
     page = folder / "index.html"
-    html = render(
+    html = document(
         "mmfm: one backbone, three skills",
         f"Made by one set of weights, “{run.model}”, in {seconds:.0f} seconds. The {len(drawings)} "
         "drawings belong to the test split: “mini” was not trained on them.",
-        [act.section for act in acts.values()],
-        gallery.attribution(),
+        "".join(act.section.html() for act in acts.values()) + footer(gallery.attribution()),
     )
     page.write_text(html, encoding="utf-8")
     run.say("open this page in a browser:")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from mmfm.cli.page import Section
+from mmfm.page import Section
 
 PAPER, INK, GAP, FONT_SIZE, LINE = "white", "#222222", 8, 12, 15
 
@@ -44,7 +44,7 @@ def contact_sheet(
 def section_sheet(section: Section) -> Image.Image:
     """A section of a page as one picture, each card labelled with all its words."""
     cards = [(row.title, card) for row in section.rows for card in row.cards]
-    labels = [" · ".join(filter(None, (title, card.text, card.note))) for title, card in cards]
+    labels = [" · ".join(filter(None, (title, card.text, *card.notes))) for title, card in cards]
     return contact_sheet([card.image for _, card in cards], labels, columns=6)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmfm.cli.gallery import Drawing
-from mmfm.cli.page import Card, Row, Section
 from mmfm.cli.pictures import save_generated
 from mmfm.index import Hit, Index
 from mmfm.model import MMFM
+from mmfm.page import Card, Row, Section
 from mmfm.preprocess.images import load_image
 
 SEARCHES = ("heart", "flag", "a crying face", "tree", "a spider", "fruit")
@@ -92,7 +92,7 @@ def generate(
             save_generated(image, folder / name, made)
             [nearest] = index.search(image, 1)
             near = _drawing(nearest, drawings).text
-            cards.append(Card(image, f"says: {text}", f"finds: {near}"))
+            cards.append(Card(image, f"says: {text}", (f"finds: {near}",)))
             records.append({**made, "file": name, "caption": text, "finds": near})
         rows.append(Row(prompt, cards))
         everything += images
@@ -112,4 +112,4 @@ def _drawing(hit: Hit, drawings: list[Drawing]) -> Drawing:
 
 
 def _card(drawing: Drawing, text: str, note: str) -> Card:
-    return Card(load_image(drawing.path), text, note)
+    return Card(load_image(drawing.path), text, (note,))

@@ -16,12 +16,13 @@ from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.bad import BadSamples
 from mmfm.data.sample import Sample
 from mmfm.evaluation import open_samples
-from mmfm.finetuning.pictures import Pictures
+from mmfm.finetuning.pictures import Pictures, fits
 from mmfm.finetuning.split import halves
 from mmfm.preprocess.transform import Preprocess
 
 GALLERY = Path(__file__).parents[1] / "gallery"
-_MOST = 4000  # of the original pictures are used
+_MOST_MEASURED = 500  # whose figures are within two points of those of more
+_LEAST_PRACTISED, _FOR_EACH = 500, 4  # original pictures; no stage draws more of them for a new one
 _MOST_WORDS = 6000
 _LEAST = 8  # pictures of each half
 
@@ -39,26 +40,31 @@ class Original:
 
 
 def read_original(
-    path: str | os.PathLike[str] | None, preprocess: Preprocess, is_ours: bool, seed: int = 0
-) -> Original | None:
+    path: str | os.PathLike[str] | None, preprocess: Preprocess, is_ours: bool, *, num_new: int,
+    seed: int = 0,
+) -> Original | None:  # fmt: skip
     """From shards or a folder, or the gallery of the package for the model that ships (`is_ours`).
 
-    None where there is neither. Raises DataError where the path holds nothing.
+    Of many pictures a part, drawn with `seed`, that suits `num_new` new ones. None where there is
+    neither. Raises DataError where the path holds no pictures, or too many that cannot be read.
     """
     if path is not None:
-        samples = open_samples(path)
+        samples, bad = open_samples(path), BadSamples("skip", max_fraction=0.05)
+        most = _MOST_MEASURED + max(_LEAST_PRACTISED, _FOR_EACH * num_new)
         places = None
-        if len(samples) > _MOST:
-            places = sorted(random.Random(seed).sample(range(len(samples)), _MOST))
-        read = samples.read(places, BadSamples("skip", max_fraction=0.05))
-        found, name = [s for s in read if s.captions], str(path)
+        if len(samples) > most:
+            places = sorted(random.Random(seed).sample(range(len(samples)), most))
+        read = samples.read(places, bad)
+        found = [s for s in read if any(map(str.strip, s.captions)) and fits(s, preprocess, bad)]
+        bad.check()
+        name = str(path)
     elif is_ours:
         found = gallery()
         name = f"the {len(found)} drawings in the package"
     else:
         return None
     pictures = Pictures.of(found, preprocess)
-    practice, exam = halves(pictures.keys, "original:")
+    practice, exam = halves(pictures.keys, "original:", _MOST_MEASURED)
     return Original(pictures.select(practice), pictures.select(exam), name)
 
 

@@ -117,7 +117,7 @@ def read_folder(
             said = dict.fromkeys([*found[key].captions, *sample.captions])
             sample = replace(found[key], captions=tuple(said))
         found[key] = sample
-    good = [sample for sample in found.values() if _fits(sample, preprocess, bad)]
+    good = [sample for sample in found.values() if fits(sample, preprocess, bad)]
     bad.check()
     if len(good) < LEAST:
         raise DataError(
@@ -128,8 +128,10 @@ def read_folder(
     return pictures, _account(layout, pictures, bad, copies)
 
 
-def _fits(sample: Sample, preprocess: Preprocess, bad: BadSamples) -> bool:
-    """Whether the towers' own reader takes it too, which sees shapes that the check does not."""
+def fits(sample: Sample, preprocess: Preprocess, bad: BadSamples) -> bool:
+    """Whether the towers' own reader takes it, which sees shapes that a check does not; `bad` is
+    told when not.
+    """
     try:
         reader(preprocess, "exact")(sample.image)
     except ImageError as error:

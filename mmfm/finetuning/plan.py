@@ -110,6 +110,12 @@ def disk_of(parts: Mapping[str, nn.Module], trained: Collection[str]) -> int:
     return 4 * (sum(sizes.values()) + 9 * sum(sizes[name] for name in trained))
 
 
+def share_of(parts: Mapping[str, nn.Module], trained: Collection[str]) -> float:
+    """Of all weights, those in the parts that are trained."""
+    sizes = _sizes(parts)
+    return sum(sizes[name] for name in trained) / sum(sizes.values())
+
+
 def _sizes(parts: Mapping[str, nn.Module]) -> dict[str, int]:
     return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from mmfm.errors import OutputError
 from mmfm.finetuning.curves import Curve
-from mmfm.finetuning.page import Card, Strip, Table, page
+from mmfm.finetuning.page import Table, page
+from mmfm.page import Section
 
 REPORT, PAGE = "report.json", "report.html"
 # figure -> what people call it, and whether more is better
@@ -51,7 +52,7 @@ class FinetuneReport:
     told: dict[str, Any]
     notes: list[str]
     curves: list[Curve] = field(default_factory=list)
-    strips: list[Strip] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
 
     @property
     def page(self) -> Path:
@@ -84,7 +85,7 @@ class FinetuneReport:
         return page(
             f"Fine-tuned from {self.base}",
             f"{told}. {self.told.get('seconds', 0) / 60:.1f} minutes.",
-            self.tables(), self.curves, self.strips, self.notes, self.command,
+            self.tables(), self.curves, self.sections, self.notes, self.command,
         )  # fmt: skip
 
     def tables(self) -> list[Table]:
@@ -126,6 +127,3 @@ def _rows(skill: str, before: dict, after: dict) -> list[tuple[str, str, str, st
 
 def _number(value: float) -> str:
     return f"{value:.3f}"
-
-
-__all__ = ["Card", "FinetuneReport", "Strip"]

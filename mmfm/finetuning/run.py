@@ -193,7 +193,7 @@ class Prepared:
             told={**tuning.told, "seconds": round(seconds, 1), "stages": showing.ends(self.folder),
                   "leaks": self.parts.num_leaks},
             notes=self._notes(tuning), curves=showing.curves(self.folder),
-            strips=showing.strips(self.material, before, after, self.folder),
+            sections=showing.sections(self.material, before, after, self.folder),
         )  # fmt: skip
 
     def _notes(self, tuning: Tuning) -> list[str]:
@@ -210,7 +210,7 @@ class Prepared:
         )
         if self.material.original is None:
             notes.append(
-                "No original data was given (--original SHARDS), so what the model may have "
+                "There were no original pictures (--original SHARDS), so what the model may have "
                 "forgotten was not measured."
             )
         if "mix" in tuning.told:
@@ -248,10 +248,16 @@ def prepare(
         say(line)
     parts = split(pictures, settings.holdout)
     knew, shared = without(
-        read_original(original, model.preprocess, is_ours, settings.seed), pictures
+        read_original(
+            original, model.preprocess, is_ours, num_new=len(pictures), seed=settings.seed
+        ),
+        pictures,
     )
     if shared:
         account.notes.append(f"{shared} original pictures are in the folder too: not used as such")
+        say(f"note: {account.notes[-1]}")
+    if original is not None and knew is None:
+        account.notes.append(f"{original} holds too few other pictures to practise and to measure")
         say(f"note: {account.notes[-1]}")
     material = Material(pictures.select(parts.train), pictures.select(parts.held_out), knew)
     say(f"{len(pictures)} pictures ({account.layout}), {len(material.held_out)} held out")
@@ -277,9 +283,12 @@ def prepare(
         settings, base, num_captioned=num_captioned, num_pictures=len(material.new), fresh=fresh,
         lora=lora,
     )  # fmt: skip
-    tuning = Tuning(copy_of(base), material, choices, settings, output, fresh, lora)
+    start = time.perf_counter()
+    copied = copy_of(base)
+    copying = time.perf_counter() - start
     say("timing a few steps")
-    plan = plan_for(tuning, output)
+    tuning = Tuning(copied, material, choices, settings, output, fresh, lora)
+    plan = plan_for(tuning, output, copying)
     return Prepared(
         base, settings, choices, material, account, parts, plan, output, command, fresh, lora
     )

@@ -10,13 +10,13 @@ from PIL import Image
 from mmfm.finetuning.curves import Curve
 from mmfm.finetuning.material import Material
 from mmfm.finetuning.measure import Measured
-from mmfm.finetuning.page import Card, Strip
 from mmfm.finetuning.watch import LOG, SCORE
+from mmfm.page import Card, Row, Section
 from mmfm.preprocess.images import load_image
 from mmfm.training.log import read_log
 
 STAGES = ("towers", "projections", "captions", "pixels", "flow", "few_steps")
-_SHOWN = 12  # pictures of a strip
+_SHOWN = 12  # pictures of a row
 _EDGE = 128  # pixels of a picture on the page
 
 
@@ -47,9 +47,9 @@ def ends(folder: Path) -> dict[str, Any]:
     return found
 
 
-def strips(
+def sections(
     material: Material, before: dict[str, Measured], after: dict[str, Measured], folder: Path
-) -> list[Strip]:
+) -> list[Section]:
     """Captions and drawn pictures of the hold-out and of the original pictures, old and new."""
     found = []
     sets = [("held_out", "Your pictures", material.measured.samples)]
@@ -64,19 +64,20 @@ def strips(
                      (f"before: {was}", f"after: {now}"))
                 for sample, was, now in zip(samples[:_SHOWN], words, new.said)
             ]  # fmt: skip
-            found.append(Strip(f"{title}: captions", "The true caption is the first line.", cards))
+            note = "The true caption is the first line."
+            found.append(Section(f"{title}: captions", note, [Row("", cards)]))
         for told, which in ((old, "before"), (new, "after")):
             pairs = list(zip(told.drawn, told.prompts))[:_SHOWN]
             if pairs:
                 cards = [Card(_shrunk(image), prompt) for image, prompt in pairs]
                 note = "Drawn from the words below, seeds fixed, none left out."
-                found.append(Strip(f"{title}: generated {which}", note, cards))
+                found.append(Section(f"{title}: generated {which}", note, [Row("", cards)]))
     sheets = sorted((folder / "flow" / "samples").glob("samples-*.png"))
     cards = [Card(Image.open(path).convert("RGB"), f"step {int(path.stem.split('-')[1])}")
              for path in sheets[-3:]]  # fmt: skip
     if cards:
         note = "The same prompts and seeds while the decoder learned."
-        found.append(Strip("Live samples", note, cards, wide=True))
+        found.append(Section("Live samples", note, [Row("", cards, wide=True)]))
     return found
 
 

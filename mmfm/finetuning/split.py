@@ -59,10 +59,12 @@ def split(pictures: Pictures, share: float) -> Split:
     )  # fmt: skip
 
 
-def halves(keys: list[str], salt: str) -> tuple[list[int], list[int]]:
-    """Rows cut in two by content, at random but the same every time."""
+def halves(keys: list[str], salt: str, most: int | None = None) -> tuple[list[int], list[int]]:
+    """Rows cut in two by content, at random but the same every time; the second has `most` at most,
+    and the first the rest.
+    """
     order = sorted(range(len(keys)), key=lambda row: _draw(salt + keys[row]))
-    half = len(order) // 2
+    half = len(order) - min(len(order) - len(order) // 2, most or len(order))
     return sorted(order[:half]), sorted(order[half:])
 
 

@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from mmfm.captioner.network import Captioner
-from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.data.packed import PackedPictures
 from mmfm.finetuning import mixing
 from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights
@@ -33,7 +31,7 @@ from mmfm.finetuning.settings import Settings
 from mmfm.finetuning.watch import Rows, run_stage
 from mmfm.finetuning.words import grown
 from mmfm.model import MMFM
-from mmfm.training.caption import CaptionData, CaptionTask, caption_loss
+from mmfm.training.caption import CaptionData, CaptionTask
 from mmfm.training.few_steps import FewStepsTask
 from mmfm.training.flow import FlowData, FlowTask
 from mmfm.training.loop import LoopConfig
@@ -62,6 +60,7 @@ class Tuning:
     lora: bool = False  # all parts learn low-rank changes, and stay as they are else
     stop: Callable[[], bool] = lambda: False
     told: dict[str, Any] = field(default_factory=dict)
+    spoke: dict[str, Any] = field(default_factory=dict)  # the caption head before the towers learn
 
     # ------------------------------------------------------------------ the tasks
 
@@ -183,6 +182,8 @@ class Tuning:
         task, rows = self.adaptation()
         module = task.module
         old = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        head = "captioner."
+        self.spoke = {k.removeprefix(head): v for k, v in old.items() if k.startswith(head)}
         before = task.evaluate(module.eval())[0]
         self._stage("towers", task, rows, self.choices.tower_steps, self.choices.learning_rate,
                     lambda n: n["held_out_mrr"])  # fmt: skip
@@ -213,29 +214,41 @@ class Tuning:
         self.told["mix"] = {"share": share, "before": before, "tries": tries}
 
     def _captions(self) -> None:
+        """The caption head learns, and is mixed, from what it was before the towers learned.
+
+        why from there: beside the towers it forgets words fast, and how much of that stays was
+        chosen by search alone.
+        """
         task, rows = self.captions()
         head = task.module
+        if self.spoke and "caption" not in self.fresh:
+            head.load_state_dict(self.spoke)
         old = {k: v.detach().clone() for k, v in head.state_dict().items()}
         rate = 1e-3 if "caption" in self.fresh else 3e-4
         self._stage("captions", task, rows, self.choices.caption_steps, rate,
                     lambda n: -n["held_out_caption_loss"])  # fmt: skip
         if "caption" in self.fresh or self.lora:
             return
-        sets = {"held_out_loss": task.held_out}
+        asked = {"held_out": task}
         if self.material.original is not None:
             exam = self.material.original.exam
-            sets["original_loss"] = CaptionData(
+            known = CaptionData(
                 look(self.model.backbone, exam.squares), exam.captions, exam.squares.meta
             )
+            asked["original"] = CaptionTask(head, task.vocabulary, task.train, known)
         new = {k: v.detach().clone() for k, v in head.state_dict().items()}
 
         @torch.no_grad()
         def measure() -> dict[str, float]:
-            return {name: _nats(head, task.vocabulary, data) for name, data in sets.items()}
+            told = {name: one.evaluate(head.eval())[0] for name, one in asked.items()}
+            found = {f"{name}_f1": said["held_out_token_f1"] for name, said in told.items()}
+            return {"held_out": told["held_out"]["held_out_captions"], **found}
 
-        shares = (0.0, *mixing.SHARES)
-        share, tries = mixing.choose(head, old, new, measure, mixing.least_sum, shares)
-        self.told["caption_mix"] = {"share": share, "tries": tries}
+        mixing.mix(head, old, new, 0.0)
+        before = measure()
+        pick = mixing.little_lost(before, "f1", mixing.MAY_FORGET)
+        share, tries = mixing.choose(head, old, new, measure, pick)
+        self.told["caption_mix"] = {"share": share, "before": before, "tries": tries}
 
     def _flow(self) -> None:
         decoder = self.model.decoder
@@ -344,14 +357,6 @@ def few_task(
 
 def _lora() -> Any:
     return importlib.import_module("mmfm.lora")
-
-
-def _nats(head: Captioner, vocabulary: Vocabulary, data: CaptionData) -> float:
-    """Nats per token of the first captions."""
-    seen = data.seen.take(np.arange(len(data.captions)))
-    return caption_loss(head.eval(), vocabulary, seen, [("", c[0]) for c in data.captions])[
-        0
-    ].item()
 
 
 def _flow_score(numbers: Mapping[str, Any]) -> float:

@@ -11,19 +11,23 @@ import numpy as np
 from mmfm.finetuning.looking import look
 from mmfm.finetuning.material import Material
 from mmfm.finetuning.original import Original
-from mmfm.finetuning.plan import Plan, Stage, disk_of, expect_room, memory_of, pace
+from mmfm.finetuning.plan import Plan, Stage, disk_of, expect_room, memory_of, pace, share_of
 from mmfm.finetuning.stages import Tuning
 from mmfm.training.flow import FlowTask
 from mmfm.training.seen import tokens_of
 
 _FEW = 48  # pictures on which a step is timed
 _MEASURING = 0.12  # seconds to measure a picture, before and after, beyond encoding it
+_TRIALS = 40  # pictures' worth of encoding, to choose a precision; for the model before and after
+_PASSES = 5  # over all weights: copied, hashed, written twice, read again
+_SAVES = 40  # over what a stage trains: eight checkpoints of four tensors each, and its best ones
 
 
-def plan_for(tuning: Tuning, output: Path) -> Plan:
+def plan_for(tuning: Tuning, output: Path, copying: float) -> Plan:
     """Of a tuning that has not begun; its model is used up, so give it a copy.
 
-    Raises what `expect_room` raises.
+    copying: seconds that the copy took, which tell what the weights cost to move. Raises what
+    `expect_room` raises.
     """
     choices, material = tuning.choices, tuning.material
     counts = {"to learn from": len(material.new), "held out": len(material.held_out)}
@@ -44,8 +48,10 @@ def plan_for(tuning: Tuning, output: Path) -> Plan:
     disk = disk_of(model.parts, trained)
     expect_room(memory, disk, output)
     stages = _stages(small)
-    looks = total * (choices.num_views + 4) * encoding
-    other = looks + 2 * _MEASURING * (len(material.held_out) + counts.get("original to measure", 0))
+    looks = (total * (choices.num_views + 4) + 2 * _TRIALS) * encoding
+    moves = copying * (_PASSES + _SAVES * share_of(model.parts, trained))
+    measured = len(material.held_out) + counts.get("original to measure", 0)
+    other = looks + moves + 2 * _MEASURING * measured
     return Plan(counts, stages, other / 60, memory, disk, choices.to_dict())
 
 

@@ -1,7 +1,5 @@
 """Every family of towers says what open_clip says, token by token, whatever padding is left out."""
 
-import json
-
 import open_clip
 import pytest
 import torch
@@ -9,6 +7,7 @@ from torch.nn import functional as F
 
 from mmfm.config import BackboneConfig
 from mmfm.encoders.backbone import Backbone
+from tests.roberta import roberta, text_of
 
 SIZE = 64
 TEXT = {"context_length": 16, "vocab_size": 300, "width": 32, "heads": 2, "layers": 2}
@@ -75,35 +74,7 @@ def build(vision=VIT, text_cfg=None, vision_cfg=None, **more):
 
 @pytest.fixture(scope="module")
 def hugging_face(tmp_path_factory):
-    """Folder of the config of a small RoBERTa, with a tokenizer of single words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("hub") / "roberta"
-    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "red": 5, "tree": 6}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", bos_token="<s>",
-        unk_token="<unk>", sep_token="</s>",
-    ).save_pretrained(folder)  # fmt: skip
-    config = {
-        "model_type": "roberta", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 20,
-        "pad_token_id": 1, "architectures": ["RobertaModel"],
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-def text_of(folder):
-    return {
-        "hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_proj_type": "mlp",
-        "context_length": 16, "hf_pooler_type": "mean_pooler",
-    }  # fmt: skip
+    return roberta(tmp_path_factory.mktemp("hub") / "roberta")
 
 
 def some_texts(backbone):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmfm.finetuning.mixing import choose, least_sum, little_lost, mix
+from mmfm.finetuning.mixing import choose, little_lost, mix
 
 
 @pytest.fixture
@@ -22,15 +22,15 @@ def test_the_ends_are_the_old_and_the_new_weights(ends):
         assert all(torch.equal(value, wanted[name]) for name, value in module.state_dict().items())
 
 
-def chosen(gain, loss, ends):
-    """choose() where the hold-out gains gain(share) and the original loses loss(share)."""
+def chosen(gain, loss, ends, count=10**6):
+    """choose() where the hold-out, `count` pictures, gains gain(share), the original loses loss."""
     old, new = ends
     module = nn.Linear(3, 2)
     first, last = old["weight"][0, 0].item(), new["weight"][0, 0].item()
 
     def measure():
         share = (module.weight[0, 0].item() - first) / (last - first)
-        return {"held_out_mrr": gain(share), "original_mrr": 0.5 - loss(share)}
+        return {"held_out": count, "held_out_mrr": gain(share), "original_mrr": 0.5 - loss(share)}
 
     share, tries = choose(module, old, new, measure, little_lost({"original_mrr": 0.5}))
     expected = nn.Linear(3, 2)
@@ -45,6 +45,11 @@ def test_where_nothing_is_lost_the_best_share_wins(ends):
     assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.0, ends) == 0.5
 
 
+def test_what_few_pictures_cannot_tell_apart_is_decided_for_learning(ends):
+    assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.0, ends, count=3) == 0.7
+    assert chosen(lambda s: -abs(s - 0.5), lambda s: 0.016 * s, ends, count=3) == 0.6
+
+
 def test_no_share_that_loses_too_much(ends):
     assert chosen(lambda s: s, lambda s: 0.016 * s, ends) == 0.6
 
@@ -53,11 +58,10 @@ def test_where_all_lose_the_least_is_lost(ends):
     assert chosen(lambda s: s, lambda s: 0.2 + 0.1 * s, ends) == 0.3
 
 
-def test_the_sum_of_both_losses_is_smallest():
+def test_captions_are_chosen_by_the_same_rule():
     tries = [
-        {"share": s, "held_out_loss": 1 - s, "original_loss": s * s / 2} for s in (0.0, 0.5, 1.0)
+        {"share": s, "held_out": 10**6, "held_out_f1": s, "original_f1": 0.5 - s / 20}
+        for s in (0.3, 0.4, 1.0)
     ]
-    assert least_sum(tries)["share"] == 0.5
-    assert least_sum([{"share": 0.0, "held_out_loss": 2}, {"share": 1.0, "held_out_loss": 1}])[
-        "share"
-    ]
+    assert little_lost({"original_f1": 0.5}, "f1", 0.021)(tries)["share"] == 0.4
+    assert little_lost({}, "f1")(tries)["share"] == 1.0

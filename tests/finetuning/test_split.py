@@ -68,3 +68,5 @@ def test_halves_are_equal_and_fixed(every):
     assert (len(one), len(other)) == (12, 12)
     assert sorted(one + other) == list(range(24))
     assert halves(every.keys, "a") == (one, other) != halves(every.keys, "b")
+    more, few = halves(every.keys, "a", most=5)
+    assert len(few) == 5 and set(few) < set(other) and sorted(more + few) == list(range(24))

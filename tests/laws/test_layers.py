@@ -17,6 +17,7 @@ TOP = LOW | MIDDLE | ABOVE | {"bundle", "card", "lora", "model", "loading", "pap
 ALLOWED = {
     "errors": set(),
     "durable": set(),
+    "page": set(),
     "shapes": {"errors"},
     "config": {"errors"},
     "device": {"errors"},
@@ -43,8 +44,8 @@ ALLOWED = {
     "evaluation": TOP | {"data"},
     "jobs": TOP | {"data"},  # data meets a model: embedding and scoring over shards
     "training": TOP | {"data", "evaluation"},
-    "finetuning": TOP | {"heads", "data", "evaluation", "training"},
-    "cli": TOP | {"data", "evaluation", "jobs", "training", "finetuning", "mmfm"},
+    "finetuning": TOP | {"heads", "page", "data", "evaluation", "training"},
+    "cli": TOP | {"page", "data", "evaluation", "jobs", "training", "finetuning", "mmfm"},
     "__main__": {"cli"},
     "mmfm": TOP | {"finetuning"},  # mmfm/__init__.py, the public names
 }

@@ -1,7 +1,6 @@
 """A fresh adapter changes nothing, all of it learns, and merging keeps what it says."""
 
 import copy
-import json
 
 import numpy as np
 import open_clip
@@ -17,6 +16,7 @@ from mmfm.errors import InputError
 from mmfm.layers.plain import plain, wrapped
 from mmfm.shapes import Embeddings
 from tests.lora.conftest import PARTS, stir
+from tests.roberta import roberta, text_of
 
 TEXT = {"context_length": 16, "vocab_size": 300, "width": 32, "heads": 2, "layers": 2}
 VIT = {"image_size": 64, "patch_size": 16, "width": 48, "layers": 2, "head_width": 16}
@@ -55,32 +55,6 @@ def backbone_of(name, folder=None):
         cfg["text_cfg"] = text_of(roberta(folder))
     torch.manual_seed(0)
     return Backbone.from_config(BackboneConfig(model_cfg=cfg, preprocess_cfg={})).eval()
-
-
-def roberta(folder):
-    """The folder of the config of a small RoBERTa, with a tokenizer of single words."""
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")),
-        pad_token="<pad>", eos_token="</s>", bos_token="<s>", unk_token="<unk>",
-    ).save_pretrained(folder)  # fmt: skip
-    config = {
-        "model_type": "roberta", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 20,
-        "pad_token_id": 1, "architectures": ["RobertaModel"],
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
-
-
-def text_of(folder):
-    return {
-        "hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "hf_proj_type": "mlp",
-        "context_length": 16, "hf_pooler_type": "mean_pooler",
-    }  # fmt: skip
 
 
 def contrast(backbone):

@@ -1,0 +1,23 @@
+"""What a stage hands to the next."""
+
+from mmfm.finetuning import prepare_finetune
+from mmfm.finetuning.stages import Tuning, copy_of
+from mmfm.finetuning.words import grown
+from tests.finetuning.conftest import QUICK
+
+
+def test_captions_are_mixed_with_the_head_from_before_the_towers(
+    grid_bundle, folder, known, tmp_path
+):
+    prepared = prepare_finetune(
+        str(grid_bundle), images=folder, original=known, output=tmp_path / "new", train="all",
+        heads=("contrastive", "caption"), **{**QUICK, "mix": 1.0},
+    )  # fmt: skip
+    tuning = Tuning(copy_of(prepared.base), prepared.material, prepared.choices,
+                    prepared.settings, tmp_path / "run")  # fmt: skip
+    tuning.run()
+    texts = [text for said in prepared.material.captioned.captions for text in said]
+    head = grown(prepared.base.captioner, prepared.base.vocabulary, texts)[0].state_dict()
+    assert tuning.spoke.keys() == head.keys()
+    assert all(tuning.spoke[name].equal(value) for name, value in head.items())
+    assert tuning.told["caption_mix"]["before"].keys() >= {"held_out_f1", "original_f1"}
