@@ -10,8 +10,8 @@ from mmfm.training.rehearsal import rehearse
 
 FOLDER = Path(__file__).parents[2] / "train"
 FILES = {path: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
-# those with a command of their own are programs, not recipes of `mmfm train`
-RECIPES = [path for path, text in FILES.items() if "-> Recipe" in text and "@click" not in text]
+# the others have commands of their own
+RECIPES = [path for path, text in FILES.items() if "from mmfm.training.recipe import" in text]
 LARGE = [path for path in RECIPES if path.stem != "tiny"]
 
 
