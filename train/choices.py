@@ -15,10 +15,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -86,6 +86,13 @@ def size_of(arm: str) -> int:
     return 128 if arm == "128px" else 64
 
 
+def chosen(arms: Sequence[str], known: Mapping[str, Any]) -> Sequence[str]:
+    """The arms asked for. Raises InputError when one of them is not known."""
+    if unknown := set(arms) - set(known):
+        raise InputError(f"there is no arm {min(unknown)!r}; wanted some of {', '.join(known)}")
+    return arms
+
+
 class Budget:
     """CPU seconds of this process: called before every step, True when they are spent."""
 
@@ -140,14 +147,12 @@ def main(data: Path, output: Path, seconds: float, seed: int, arms: tuple[str, .
     """Try ARMS, by default all but 128px."""
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
     try:
-        arms = arms or tuple(arm for arm in ARMS if size_of(arm) == 64)
-        if unknown := set(arms) - set(ARMS):
-            raise InputError(f"there is no arm {min(unknown)!r}; wanted some of {', '.join(ARMS)}")
-        for size in sorted({size_of(arm) for arm in arms}):
+        wanted = chosen(arms or [arm for arm in ARMS if size_of(arm) == 64], ARMS)
+        for size in sorted({size_of(arm) for arm in wanted}):
             pictures, held_out = read_drawings(data, size)
             held_out = emoji_only(held_out)
             held_out = held_out.select(np.arange(min(500, len(held_out))))
-            for arm in (arm for arm in arms if size_of(arm) == size):
+            for arm in (arm for arm in wanted if size_of(arm) == size):
                 print(json.dumps(tried(arm, pictures, held_out, seconds, seed, output)), flush=True)
     except InputError as error:
         click.echo(f"train.choices: error: {error}", err=True)

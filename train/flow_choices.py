@@ -37,7 +37,7 @@ from mmfm.presets import mini
 from mmfm.training.flow import FlowData, FlowTask
 from mmfm.training.seen import tokens_of
 from train.captions import read_drawings
-from train.choices import LOOP, Budget
+from train.choices import LOOP, Budget, chosen
 from train.mini import emoji_only
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def main(
 
     torch.set_flush_denormal(True)  # denormals slow CPU kernels many times over
     try:
-        if unknown := set(arms) - set(ARMS):
-            raise InputError(f"there is no arm {min(unknown)!r}; wanted some of {', '.join(ARMS)}")
+        wanted = chosen(arms or [*ARMS], ARMS)
         whole = mmfm.load(model, device="cpu")
         pictures = [emoji_only(part) for part in read_drawings(data, whole.image_size)]
         with torch.inference_mode():
@@ -179,7 +178,7 @@ def main(
                 (part, SeenInMemory.of_pictures(whole.backbone, part, grids=True))
                 for part in pictures
             )
-        for arm in arms or tuple(ARMS):
+        for arm in wanted:
             print(json.dumps(tried(arm, whole, parts, seconds, seed, output)), flush=True)
     except InputError as error:
         click.echo(f"train.flow_choices: error: {error}", err=True)

@@ -8,11 +8,11 @@ Stage `towers`: both towers, caption head and pixel decoder jointly. Stage `flow
 cached embeddings of the frozen towers; `refine` goes on with it in bf16, composed scenes among the
 drawings. Stage `pixels`: the pixel decoder alone, on what the frozen tower saw. Stage `few_steps`:
 the guided flow distilled into four evaluations, an adapter beside it; `matching`: the same adapter,
-by what it draws. Each stage logs to
-`runs/mini/STAGE` (log.jsonl, sample sheets, TensorBoard), saves checkpoints there and resumes from
-the newest. Then the bundle is written to `runs/mini/bundle` with its figures on the held-out
-splits, its card, and what its training took (`train/mini_bundle.py`). Settings are
-`towers.num_steps=2000` and so on.
+by what it draws. Each stage logs to `runs/mini/STAGE` (log.jsonl, sample sheets, TensorBoard),
+saves checkpoints there and resumes from the newest. Then the bundle is written to
+`runs/mini/bundle` with its figures on the held-out splits, its card, and what its training took
+(`train/mini_bundle.py`). `--recipe gpu` is for minutes of a GPU in place of hours of two cores.
+Settings are `towers.num_steps=2000` and so on (`train/mini_recipe.py`).
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Recipe:
 
 
 def for_gpu(recipe: Recipe) -> Recipe:
-    """The same for 10 to 25 minutes of one large GPU: larger batches, fifteen times the visits.
+    """The same for 10 to 25 minutes of one large GPU: larger batches, 6 to 80 times the visits.
 
     No GPU was at hand when it was written: steps come from arithmetic (docs/experiments.md), and
     rates from those of the CPU by the square root of the batch, at most 2e-3.

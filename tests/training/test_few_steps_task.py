@@ -1,31 +1,20 @@
 """Distilling on twelve drawings: only the adapter learns, and it comes near the teacher."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from mmfm.decoder.decoder import ImageDecoder
-from mmfm.encoders.backbone import Backbone
 from mmfm.errors import ModelError
 from mmfm.presets import tiny
 from mmfm.training.few_steps import FewStepsTask
-from mmfm.training.flow import FlowData
 from mmfm.training.loop import LoopConfig, train
+from tests.training.tiny_flow import tiny_flow
 
 
 @pytest.fixture
 def task(drawings):
-    config = tiny()
-    torch.manual_seed(0)
-    backbone = Backbone.from_config(config.backbone).eval()
-    decoder = ImageDecoder(replace(config.decoder, few_steps=2, few_steps_rank=4))
-    with torch.no_grad():
-        for parameter in decoder.network.parameters():
-            parameter.add_(0.03 * torch.randn(parameter.shape))
-        data = FlowData(backbone, decoder, drawings)
-        data.fit_space()
+    _, decoder, data = tiny_flow(drawings, "pixel", spread=0.03, few_steps=2, few_steps_rank=4)
     return FewStepsTask(decoder, data, data)
 
 

@@ -7,24 +7,17 @@ import pytest
 import torch
 
 from mmfm.decoder.decoder import ImageDecoder
-from mmfm.decoder.pixels import PixelDecoder
 from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError, ModelError
 from mmfm.presets import preset
 from mmfm.training.flow import FlowData, FlowShares, FlowTask
 from tests.decoder.tiny_autoencoders import build, model_config
+from tests.training.tiny_flow import tiny_flow
 
 
 @pytest.fixture(params=["pixel", "grid"])
 def parts(request, drawings):
-    config = preset("tiny", space=request.param)
-    torch.manual_seed(0)
-    backbone = Backbone.from_config(config.backbone).eval()
-    decoder = ImageDecoder(config.decoder, PixelDecoder(config.pixel_decoder))
-    with torch.no_grad():
-        data = FlowData(backbone, decoder, drawings)
-        data.fit_space()
-    return backbone, decoder, data
+    return tiny_flow(drawings, request.param)
 
 
 @torch.inference_mode()

@@ -1,35 +1,22 @@
 """Distribution matching on twelve drawings: who learns what, and a shifted student comes back."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from mmfm.decoder.decoder import ImageDecoder
-from mmfm.encoders.backbone import Backbone
-from mmfm.presets import tiny
-from mmfm.training.flow import FlowData
 from mmfm.training.loop import LoopConfig, train
 from mmfm.training.matching import MatchingTask, towards_teacher
+from tests.training.tiny_flow import tiny_flow
 
 ROWS = np.arange(12)
 
 
 @pytest.fixture
 def task(drawings):
-    config = tiny()
-    torch.manual_seed(0)
-    backbone = Backbone.from_config(config.backbone).eval()
-    decoder = ImageDecoder(
-        replace(config.decoder, few_steps=2, few_steps_rank=4, few_steps_guidance=1.5)
+    _, decoder, data = tiny_flow(
+        drawings, "pixel", spread=0.03, few_steps=2, few_steps_rank=4, few_steps_guidance=1.5
     )
-    with torch.no_grad():
-        for parameter in decoder.network.parameters():
-            parameter.add_(0.03 * torch.randn(parameter.shape))
-        data = FlowData(backbone, decoder, drawings)
-        data.fit_space()
     return MatchingTask(decoder, data, data, critic_rank=4)
 
 

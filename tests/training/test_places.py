@@ -6,14 +6,11 @@ import torch
 
 from mmfm.data.packed import PackedPictures
 from mmfm.data.scenes import PAIRS, compose
-from mmfm.decoder.decoder import ImageDecoder
 from mmfm.decoder.flow import FIRST_TIMES, Times, sample_times
-from mmfm.decoder.pixels import PixelDecoder
-from mmfm.encoders.backbone import Backbone
 from mmfm.errors import InputError
-from mmfm.presets import preset
-from mmfm.training.flow import FlowData, FlowTask
+from mmfm.training.flow import FlowTask
 from mmfm.training.places import Places, find
+from tests.training.tiny_flow import tiny_flow
 
 NAMES = ["cat", "black cat", "red apple", "dog"]
 
@@ -28,13 +25,7 @@ def parts():
     scenes = [compose(list(drawings), pair, way, chance) for pair in pairs for way in PAIRS]
     pixels = np.stack([np.dstack([s.rgb, np.full((32, 32), 255, np.uint8)]) for s in scenes])
     pictures = PackedPictures(pixels, [s.captions for s in scenes], [s.meta() for s in scenes])
-    config = preset("tiny", space="grid")
-    torch.manual_seed(0)
-    backbone = Backbone.from_config(config.backbone).eval()
-    decoder = ImageDecoder(config.decoder, PixelDecoder(config.pixel_decoder))
-    with torch.no_grad():
-        data = FlowData(backbone, decoder, pictures)
-        data.fit_space()
+    backbone, decoder, data = tiny_flow(pictures, "grid")
     return decoder, Places(backbone, data)
 
 
