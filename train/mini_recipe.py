@@ -40,7 +40,7 @@ class Recipe:
             num_steps=6000, learning_rate=8e-4, evaluate_every=500, save_every=250
         )
     )
-    scene_share: float = 0.4  # of the decoder's visits, once there are scenes
+    scene_share: float = 0.6  # of the decoder's visits, once there are scenes
     refine_batch_size: int = 128
     refine_times: Times = field(default_factory=lambda: Times(start=0.3))
     refine: LoopConfig = field(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,32 +26,67 @@ from mmfm.layers.winograd import Conv3x3
 from mmfm.shapes import Embeddings
 
 _VECTOR = 16  # numbers that a processor takes at once
+_NEARNESS = 30.0  # a word half a side off counts exp(-7.5) of one that is here, before attention
 
 
 @dataclass(frozen=True)
 class Condition:
     """What the network is told: computed once for a batch, used at every step.
 
-    context: (B, M, W); mask: (B, M) True = may be read, or what is added to scores; vector: (B, W).
+    context: (B, M, W); mask: (B, M) True = may be read; vector: (B, W). places: (B, M, 2), where
+    a text reader has put each word, (x, y) in parts of the side, NaN for what has no place.
     memories: of `FlowNetwork.remember`, keys and values of the context for each attention layer.
     """
 
     context: Tensor
     mask: Tensor
     vector: Tensor
+    places: Tensor | None = None
     memories: tuple[tuple[Tensor, Tensor], ...] | None = None
+    _scores: dict[tuple[int, int], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def stack(cls, conditions: list[Condition]) -> Condition:
         """Several conditions as one batch, for guidance in a single pass."""
         longest = max(c.context.shape[1] for c in conditions)
-        contexts, masks = [], []
+        contexts, masks, places = [], [], []
         for c in conditions:
             extra = longest - c.context.shape[1]
             contexts.append(F.pad(c.context, (0, 0, 0, extra)))
             masks.append(F.pad(c.mask, (0, extra)))
+            if c.places is not None:
+                places.append(F.pad(c.places, (0, 0, 0, extra), value=torch.nan))
         vectors = torch.cat([c.vector for c in conditions])
-        return cls(torch.cat(contexts), torch.cat(masks), vectors)
+        where = torch.cat(places) if places else None  # all have places or none
+        return cls(torch.cat(contexts), torch.cat(masks), vectors, where)
+
+    def scores(self, height: int, width: int) -> Tensor:
+        """(B, N or 1, M), added to the scores with which the N places of a map read the context.
+
+        -inf where nothing may be read; a word that has a place counts less the farther it is from
+        the one that reads, measured from the nearest word. Computed once for each size of map.
+        """
+        size = (height, width)
+        if size not in self._scores:
+            scores = self.context.new_zeros(self.mask.shape).masked_fill(~self.mask, -torch.inf)
+            scores = scores[:, None]
+            if self.places is not None:
+                scores = scores - _NEARNESS * self._farther(height, width).to(scores)
+            self._scores[size] = scores
+        return self._scores[size]
+
+    def _farther(self, height: int, width: int) -> Tensor:
+        """(B, N, M) squares of distances beyond that of the nearest word; 0 without a place."""
+        places = self.places.float()
+        rows, columns = ((torch.arange(n, device=places.device) + 0.5) / n for n in (height, width))
+        x = columns.repeat(height)[:, None] - places[:, None, :, 0]
+        y = rows.repeat_interleave(width)[:, None] - places[:, None, :, 1]
+        apart = x.square() + y.square()
+        placed = self.mask[:, None] & ~places[:, None, :, 0].isnan()
+        nearest = apart.masked_fill(~placed, torch.inf).amin(dim=2, keepdim=True)
+        return torch.where(placed, apart, nearest).sub(nearest).nan_to_num(0.0)
 
 
 class TextReader(nn.Module):
@@ -68,8 +103,11 @@ class TextReader(nn.Module):
             for layer in (block.attention.out, block.mlp.fc2):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        # (x, y) of what a token names, in parts of the picture's side: an aim of training alone
+        # (x, y) of what a token names, in parts of the picture's side (training/places.py): its
+        # place on the map reads it before others. All start in the middle, which changes nothing.
         self.places = nn.Linear(width, 2)
+        nn.init.zeros_(self.places.weight)
+        nn.init.constant_(self.places.bias, 0.5)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         places = torch.arange(tokens.shape[1], device=tokens.device)
@@ -117,6 +155,7 @@ class Conditioner(nn.Module):
         batch, device = pooled.shape[0], pooled.device
         if pooled_open is None:
             pooled_open = torch.ones(batch, dtype=torch.bool, device=device)
+        places = None
         tokens = self.pooled(pooled).unflatten(1, (self.num_pooled_tokens, -1)) + self.kinds[1]
         nothing = self.kinds[2].expand(batch, 1, -1)  # always readable: no row is ever empty
         parts = [nothing, tokens]
@@ -131,6 +170,7 @@ class Conditioner(nn.Module):
                 mask = torch.ones(said.shape[:2], dtype=torch.bool, device=device)
             if self.reader is not None:
                 said = self.reader(said, mask)
+                places = self.reader.places(said)
             text = self.text(said) + self.kinds[0]
             if text_open is not None:
                 mask = mask & text_open[:, None]
@@ -143,7 +183,13 @@ class Conditioner(nn.Module):
         # why: torch's fused attention takes 2.5 times as long on a processor when the length of the
         # memory is no multiple of its vectors; what is added here is never read
         spare = -context.shape[1] % _VECTOR
-        return Condition(F.pad(context, (0, 0, 0, spare)), F.pad(mask, (0, spare)), vector)
+        if self.reader is not None:
+            # nothing, the pooled tokens and what is spare have no place
+            before = 1 + self.num_pooled_tokens
+            places = context.new_zeros(batch, 0, 2) if places is None else places
+            after = context.shape[1] + spare - before - places.shape[1]
+            places = F.pad(places, (0, 0, before, after), value=torch.nan)
+        return Condition(F.pad(context, (0, 0, 0, spare)), F.pad(mask, (0, spare)), vector, places)
 
 
 class FlowNetwork(nn.Module):
@@ -216,10 +262,7 @@ class FlowNetwork(nn.Module):
             for layer in level
             if isinstance(layer, MapAttention)
         )
-        # the mask as what is added to scores, which attention would make of it at every step
-        mask = torch.zeros_like(condition.mask, dtype=condition.context.dtype)
-        mask = mask.masked_fill(~condition.mask, float("-inf"))
-        return replace(condition, mask=mask, memories=memories)
+        return replace(condition, memories=memories)
 
     def _levels(self) -> list[nn.ModuleList]:
         """In the order in which they run."""
@@ -241,5 +284,5 @@ class FlowNetwork(nn.Module):
             if isinstance(layer, ConvBlock):
                 x = layer(x, signal)
             else:
-                x = layer(x, condition.context, condition.mask, next(memories))
+                x = layer(x, condition.context, condition.scores(*x.shape[2:]), next(memories))
         return x

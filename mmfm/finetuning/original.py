@@ -23,7 +23,6 @@ from mmfm.preprocess.transform import Preprocess
 GALLERY = Path(__file__).parents[1] / "gallery"
 _MOST_MEASURED = 500  # whose figures are within two points of those of more
 _LEAST_PRACTISED, _FOR_EACH = 500, 4  # original pictures; no stage draws more of them for a new one
-_MOST_WORDS = 6000
 _LEAST = 8  # pictures of each half
 
 
@@ -100,12 +99,13 @@ def gallery() -> list[Sample]:
 def known_words(vocabulary: Vocabulary | None, texts: list[str]) -> list[str]:
     """Words that the model has learned: whole words of the caption head's tokens, and `texts`.
 
-    They say what the text tower must not forget, without any data.
+    They say what the text tower must not forget, without any data. A token that is only a piece of
+    words ("zor") is none.
     """
     found = list(texts)
     if vocabulary is not None:
-        for local in range(len(vocabulary) - 2):
+        for local, token in enumerate(vocabulary.token_ids):
             word = vocabulary.decode([local]).strip()
-            if len(word) > 2 and word.isalpha():
+            if len(word) > 2 and word.isalpha() and vocabulary.tokenizer.encode(word) == [token]:
                 found.append(word)
-    return list(dict.fromkeys(found))[:_MOST_WORDS]
+    return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""The stages of a fine-tuning, in order: search, mix, captions, pixels, flow, few steps.
+"""The stages of a fine-tuning, in order: search, mix, new words, captions, pixels, flow, few steps.
 
 Towers learn first, with the heads that can; then nothing of them changes any more, every picture is
 encoded once, in a few views, and the heads learn from what was said of it.
@@ -24,6 +24,7 @@ from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights
 from mmfm.finetuning.choices import Choices, freeze_towers
 from mmfm.finetuning.looking import look, read
 from mmfm.finetuning.material import Material
+from mmfm.finetuning.new_words import NewWordsTask, new_pieces
 from mmfm.finetuning.original import known_words
 from mmfm.finetuning.pictures import Pictures
 from mmfm.finetuning.projections import Projections, ProjectionTask, fold
@@ -39,6 +40,8 @@ from mmfm.training.reconstruction import ReconstructionData, ReconstructionTask
 from mmfm.training.seen import SeenInMemory, SeenViews
 from mmfm.training.task import Task
 
+WORD_STEPS, _WORD_BATCH, _WORD_RATE = 100, 64, 1e-2  # of rows for new words
+_MOST_WORDS = 6000  # that the towers are held to
 _FEW_STEPS, _FEW_BATCH = 40, 32  # updates of the few-step mode, where it must learn again
 _TOO_FAR = 1.5  # times its former distance to the flow
 _EVALUATIONS = {"flow": 4, "few_steps": 2}  # of a stage, where each costs more than a few steps
@@ -68,17 +71,13 @@ class Tuning:
         """Towers, and the heads that learn with them."""
         model, material = self.model, self.material
         pictures, is_original = material.practised(material.captioned)
+        words = self.known[:_MOST_WORDS]
         has = self.choices.heads
         if "caption" in has and model.captioner is not None and not self.lora:
             texts = [text for said in material.captioned.captions for text in said]
             model.captioner, model.vocabulary = grown(model.captioner, model.vocabulary, texts)
             model.config = replace(model.config, captioner=model.captioner.config)
         backbone = model.backbone
-        names = [said[0] for said in pictures.captions]
-        words = known_words(
-            model.vocabulary if "caption" not in self.fresh else None,
-            [name for name, old in zip(names, is_original) if old],
-        )
         frozen = look(backbone, pictures.squares)
         before = Before(frozen, words, read(backbone, words), is_original)
         if self.choices.train == "lora":
@@ -115,6 +114,19 @@ class Tuning:
             pairs[1] if len(pairs) > 1 else None, self.settings.keep,
         )  # fmt: skip
         return task, self._rows(pictures, is_original)
+
+    def new_words(self) -> tuple[NewWordsTask, Rows] | None:
+        """Rows of the text tower for words that nobody has read yet; None without such words."""
+        backbone, material = self.model.backbone, self.material
+        ids = new_pieces(backbone, material.captioned.captions, self.known)
+        if not ids:
+            return None
+        pictures, held = material.practised(material.captioned)[0], material.measured
+        seen = self._views(pictures.squares)
+        asked = (look(backbone, held.squares).views[0].pooled, held.captions)
+        task = NewWordsTask(backbone, ids, seen, pictures.captions, asked)
+        size = min(_WORD_BATCH, int(task.visits.sum()))
+        return task, Rows(task.visits, size, self.settings.seed, pictures.keys)
 
     def captions(self) -> tuple[CaptionTask, Rows]:
         model, material = self.model, self.material
@@ -163,14 +175,16 @@ class Tuning:
         elif choices.tower_steps:
             self._projections()
         model.backbone.requires_grad_(False)
+        if choices.tower_steps and not self.lora:
+            self._new_words()
         if choices.caption_steps:
             if self.lora:
                 self._low_rank(model.captioner)
             else:
-                self._let(model.captioner)
+                model.captioner.requires_grad_(True)
             self._captions()
         if choices.pixel_steps and not self.lora:
-            self._let(model.pixel_decoder)
+            model.pixel_decoder.requires_grad_(True)
             pixels, rows = self.pixels()
             rate = 1e-3 if "decoder" in self.fresh else 3e-4
             self._stage("pixels", pixels, rows, choices.pixel_steps, rate,
@@ -212,6 +226,16 @@ class Tuning:
             pick = mixing.little_lost(before)
             share, tries = mixing.choose(module, old, new, measure, pick, shares)
         self.told["mix"] = {"share": share, "before": before, "tries": tries}
+
+    def _new_words(self) -> None:
+        found = self.new_words()
+        if found is None:
+            return
+        task, rows = found
+        self._stage("new_words", task, rows, WORD_STEPS, _WORD_RATE,
+                    lambda n: n["held_out_cosine"])  # fmt: skip
+        task.module.write(self.model.backbone)
+        self.told["new_words"] = len(task.module.ids)
 
     def _captions(self) -> None:
         """The caption head learns, and is mixed, from what it was before the towers learned.
@@ -258,7 +282,7 @@ class Tuning:
         if self.lora:
             self._low_rank(decoder)
         else:
-            self._let(decoder)
+            decoder.requires_grad_(True)
         self._stage("flow", FlowTask(decoder, seen, held), rows, self.choices.flow_steps,
                     8e-4 if "decoder" in self.fresh else 3e-4, _flow_score)  # fmt: skip
         if few is not None:
@@ -292,8 +316,6 @@ class Tuning:
         run_stage(task, rows, loop, self.folder / name, patience=self.settings.patience,
                   score=score, settings=decisive, stop=self.stop)  # fmt: skip
 
-    # ------------------------------------------------------------------ inside
-
     def _rows(self, pictures: Pictures, is_original: np.ndarray) -> Rows:
         """New pictures once an epoch, original ones so that they are the share `replay`."""
         new, old = int((~is_original).sum()), int(is_original.sum())
@@ -307,6 +329,13 @@ class Tuning:
         kept = {f.name: getattr(plain, f.name) * self.settings.keep
                 for f in fields(Weights) if f.name.startswith("keep_")}  # fmt: skip
         return replace(plain, **kept)
+
+    @cached_property
+    def known(self) -> list[str]:
+        """What the model has learned to read; asked before the caption head gets new words."""
+        original = self.material.original
+        names = [] if original is None else [said[0] for said in original.practice.captions]
+        return known_words(self.model.vocabulary if "caption" not in self.fresh else None, names)
 
     @cached_property
     def _looked(self) -> dict[str, SeenViews]:
@@ -336,9 +365,6 @@ class Tuning:
                     SeenInMemory(F.normalize(v.pooled @ maps.pictures, dim=-1), v.tokens)
                     for v in seen.views
                 ])  # fmt: skip
-
-    def _let(self, module: Any) -> None:
-        module.requires_grad_(True)
 
     def _low_rank(self, module: Any) -> None:
         _lora().add(module, rank=self.settings.rank)

@@ -26,7 +26,8 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read.
+    """x (B, L, width) reads memory (B, M, memory_width); mask (B, M) True = may be read, or what
+    is added to scores, (B, L or 1, M).
 
     What is read many times is remembered once: `read(x, *remember(memory), mask)` is the same.
     """
@@ -48,21 +49,27 @@ class CrossAttention(nn.Module):
 
     def read(self, x: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         q = _split(self.q(x), self.num_heads)
-        allowed = None if mask is None else mask[:, None, None, :]  # (B, 1, 1, M)
-        return self.out(_merge(attend(q, k, v, allowed)))
+        if mask is not None:
+            mask = mask[:, None] if mask.dim() == 3 else mask[:, None, None]  # (B, 1, L or 1, M)
+        return self.out(_merge(attend(q, k, v, mask)))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """Attention of q (B, A, L, K) to k, v (B, A, M, K); allowed: broadcast (B, A, L, M), bool.
+    """Attention of q (B, A, L, K) to k, v (B, A, M, K); allowed: broadcasts to (B, A, L, M), bool
+    or what is added to scores.
 
     why two ways: the gradient of torch's fused kernel takes half of a bf16 training step on short
     sequences on a CPU, thirty times what the plain products take (docs/experiments.md).
     """
     if not (q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu"):
+        if allowed is not None and allowed.dtype != torch.bool:
+            allowed = allowed.to(q)  # the kernel takes no other type
         return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    if allowed is not None:
+    if allowed is not None and allowed.dtype == torch.bool:
         scores = scores.masked_fill(~allowed, float("-inf"))
+    elif allowed is not None:
+        scores = scores + allowed
     return scores.softmax(dim=-1, dtype=torch.float32).to(v) @ v
 
 

@@ -65,7 +65,7 @@ class ConvBlock(nn.Module):
 class MapAttention(nn.Module):
     """A map attends to itself and to a context, then an MLP: residual, on (B, width, h, w).
 
-    context (B, M, context_width), mask (B, M) True = may be read. Positions need no embedding
+    context (B, M, context_width), mask as CrossAttention reads it. Positions need no embedding
     here: the convolutions before it, with their zero padding, have told them apart.
     """
 

@@ -118,10 +118,42 @@ def test_every_parameter_learns(decoder, x, embeddings):
     network = decoder.network
     some = torch.tensor([True, True, False, False])
     network(x, T, network.conditioner(embeddings, some, ~some)).square().mean().backward()
-    learned = [n for n, p in network.named_parameters() if p.grad is not None and p.grad.any()]
-    aims = [n for n, _ in network.named_parameters() if n.startswith("conditioner.reader.places.")]
-    assert {*learned, *aims} == {n for n, _ in network.named_parameters()}
-    assert not {*learned} & {*aims}  # what only `training.places` teaches
+    learned = {n for n, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learned == {n for n, _ in network.named_parameters()}
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def placed(places, mask):
+    """A condition whose words stand at `places` (B, M, 2)."""
+    count = mask.shape[1]
+    return Condition(torch.zeros(len(mask), count, 8), mask, torch.zeros(len(mask), 8), places)
+
+
+MASK = torch.tensor([[True, True, True, False]])
+
+
+def test_every_place_reads_the_nearest_word_best():
+    nowhere, left, below = [torch.nan, torch.nan], [0.2, 0.3], [0.6, 0.9]
+    scores = placed(torch.tensor([[nowhere, left, below, left]]), MASK).scores(4, 6)
+    assert scores.shape == (1, 24, 4)
+    assert (scores[..., 0] == 0).all()  # what has no place is read alike everywhere
+    assert (scores[..., 3] == -torch.inf).all()  # what is masked nowhere
+    assert (scores[..., :3].amax(dim=2) == 0).all() and (scores[..., 1:3].amin(dim=2) < 0).all()
+    near = scores[0, :, 1:3].argmax(dim=1).unflatten(0, (4, 6))
+    assert near[0].sum() == 0 and near[3].sum() == 6  # words: left above, below
+
+
+def test_words_in_one_place_are_read_as_if_they_had_none():
+    together = torch.full((1, 4, 2), 0.3)
+    assert (placed(together, MASK).scores(4, 4)[..., :3] == 0).all()
+    assert (placed(None, MASK).scores(4, 4)[..., :3] == 0).all()
+
+
+def test_a_mirrored_layout_is_read_mirrored():
+    places = torch.rand(1, 4, 2, generator=torch.Generator().manual_seed(0))
+    mirrored = torch.stack([1 - places[..., 0], places[..., 1]], dim=-1)
+    scores, other = (placed(p, MASK).scores(4, 4).unflatten(1, (4, 4)) for p in (places, mirrored))
+    assert torch.allclose(scores.flip(2), other, atol=1e-4)
 
 
 def read(decoder, embeddings, text_depth):

@@ -1,6 +1,9 @@
 """What a stage hands to the next."""
 
+import pytest
+
 from mmfm.finetuning import prepare_finetune
+from mmfm.finetuning.looking import read
 from mmfm.finetuning.stages import Tuning, copy_of
 from mmfm.finetuning.words import grown
 from tests.finetuning.conftest import QUICK
@@ -21,3 +24,23 @@ def test_captions_are_mixed_with_the_head_from_before_the_towers(
     assert tuning.spoke.keys() == head.keys()
     assert all(tuning.spoke[name].equal(value) for name, value in head.items())
     assert tuning.told["caption_mix"]["before"].keys() >= {"held_out_f1", "original_f1"}
+
+
+@pytest.mark.parametrize("train", ["heads", "all"])
+def test_new_words_are_learned_when_the_towers_are_done(
+    grid_bundle, folder, known, tmp_path, train
+):
+    for number in range(0, 24, 2):
+        (folder / f"{number:02d}.txt").write_text("a zorb")
+    prepared = prepare_finetune(
+        str(grid_bundle), images=folder, original=known, output=tmp_path / "new", train=train,
+        heads=("contrastive",), **{**QUICK, "mix": 0.0},
+    )  # fmt: skip
+    tuning = Tuning(copy_of(prepared.base), prepared.material, prepared.choices,
+                    prepared.settings, tmp_path / "run")  # fmt: skip
+    tuning.run()
+    assert tuning.told["new_words"] == 2  # its pieces, "zor" and "b"
+    old, new = (read(model.backbone, ["a zorb", "a red ellipse"])
+                for model in (prepared.base, tuning.model))  # fmt: skip
+    # with a mix of nothing, all that the towers learned is undone
+    assert not old[0].allclose(new[0], atol=0.1) and old[1].allclose(new[1], atol=1e-5)

@@ -1,0 +1,83 @@
+"""Rows of the text tower for words that nobody has read yet."""
+
+import numpy as np
+import pytest
+import torch
+
+from mmfm.encoders.backbone import Backbone
+from mmfm.finetuning.looking import read
+from mmfm.finetuning.new_words import NewWords, NewWordsTask, new_pieces
+from mmfm.finetuning.original import known_words
+from mmfm.presets import preset
+from mmfm.training.seen import SeenInMemory, SeenViews
+
+KNOWN = ["a red circle", "a drawing of a dog", "b"]
+CAPTIONS = [("zorb",), ("a red zorb", "dog"), ("a wug",), ("a wug on a dog",), ("a red circle",),
+            ("a zeppelin",)]  # fmt: skip
+
+
+@pytest.fixture
+def backbone():
+    torch.manual_seed(0)
+    return Backbone.from_config(preset("tiny").backbone).eval().requires_grad_(False)
+
+
+def vectors(count, seed):
+    drawn = torch.randn(count, 32, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(drawn, dim=1)
+
+
+@pytest.fixture
+def ids(backbone):
+    return new_pieces(backbone, CAPTIONS, KNOWN)
+
+
+def task_of(backbone, ids, held_out=()):
+    """Two views of each picture; the pictures of a word look alike."""
+    words = torch.tensor([0, 0, 1, 1, 2, 3])
+    views = [SeenInMemory(vectors(4, 0)[words], None), SeenInMemory(vectors(4, 0)[words], None)]
+    return NewWordsTask(backbone, ids, SeenViews(views), CAPTIONS,
+                        (vectors(len(held_out), 9), list(held_out)))  # fmt: skip
+
+
+def test_new_pieces_are_said_twice_and_of_no_known_text(backbone, ids):
+    assert {backbone.tokenizer.decoder[i] for i in ids} == {"wu", "g</w>", "zor"}
+    assert new_pieces(backbone, CAPTIONS, [*KNOWN, "zorb", "wug"]) == []
+    assert new_pieces(backbone, CAPTIONS, []) == []  # where nothing is known all would be new
+
+
+def test_a_word_is_known_whole(tiny_model):
+    words = known_words(tiny_model.vocabulary, ["a red circle"])
+    encode = tiny_model.vocabulary.tokenizer.encode
+    assert "a red circle" in words and "circle" in words
+    assert all(len(encode(word)) == 1 for word in words[1:])
+
+
+def test_fresh_rows_are_the_tower(backbone, ids):
+    texts = [text for said in CAPTIONS for text in said]
+    assert torch.equal(NewWords(backbone, ids).read(backbone, texts), read(backbone, texts))
+
+
+def test_captions_come_to_their_pictures_and_other_texts_stay(backbone, ids):
+    task, untouched = task_of(backbone, ids), [*KNOWN, "a zeppelin", "a red circle on a dog"]
+    assert task.visits.tolist() == [1, 1, 1, 1, 0, 0]
+    before = read(backbone, untouched)
+    was = task.evaluate(task.module)[0]["held_out_cosine"]
+    learner = torch.optim.Adam(task.module.parameters(), 0.05)
+    for step in range(200):
+        loss, _ = task.loss(np.arange(4), torch.Generator().manual_seed(step))
+        learner.zero_grad()
+        loss.backward()
+        learner.step()
+    now = task.evaluate(task.module)[0]["held_out_cosine"]
+    assert now > max(0.6, was + 0.3)
+    said = task.module.read(backbone, ["zorb", "a wug"])
+    task.module.write(backbone)
+    assert torch.equal(read(backbone, ["zorb", "a wug"]), said)
+    assert torch.equal(read(backbone, untouched), before)  # bit by bit
+
+
+def test_the_hold_out_is_asked_where_it_has_the_word(backbone, ids):
+    task = task_of(backbone, ids, held_out=[("a dog",), ("a zorb",)])
+    own = (read(backbone, ["a zorb"]) * vectors(2, 9)[1]).sum().item()
+    assert task.evaluate(task.module)[0]["held_out_cosine"] == pytest.approx(own, abs=1e-4)
