@@ -73,13 +73,14 @@ class Condition:
             scores = self.context.new_zeros(self.mask.shape).masked_fill(~self.mask, -torch.inf)
             scores = scores[:, None]
             if self.places is not None:
-                scores = scores - _NEARNESS * self._farther(height, width).to(scores)
+                scores = scores - _NEARNESS * self._farther(self.places.float(), height, width).to(
+                    scores
+                )
             self._scores[size] = scores
         return self._scores[size]
 
-    def _farther(self, height: int, width: int) -> Tensor:
+    def _farther(self, places: Tensor, height: int, width: int) -> Tensor:
         """(B, N, M) squares of distances beyond that of the nearest word; 0 without a place."""
-        places = self.places.float()
         rows, columns = ((torch.arange(n, device=places.device) + 0.5) / n for n in (height, width))
         x = columns.repeat(height)[:, None] - places[:, None, :, 0]
         y = rows.repeat_interleave(width)[:, None] - places[:, None, :, 1]

@@ -15,7 +15,16 @@ from mmfm.page import Card, Row, Section
 from mmfm.preprocess.images import load_image
 from mmfm.training.log import read_log
 
-STAGES = ("towers", "projections", "new_words", "captions", "pixels", "flow", "few_steps")
+STAGES = (
+    "towers",
+    "projections",
+    "new_words",
+    "caption_words",
+    "captions",
+    "pixels",
+    "flow",
+    "few_steps",
+)
 _SHOWN = 12  # pictures of a row
 _EDGE = 128  # pixels of a picture on the page
 

@@ -29,6 +29,7 @@ from mmfm.finetuning.original import known_words
 from mmfm.finetuning.pictures import Pictures
 from mmfm.finetuning.projections import Projections, ProjectionTask, fold
 from mmfm.finetuning.settings import Settings
+from mmfm.finetuning.speaking import learn_to_speak
 from mmfm.finetuning.watch import Rows, run_stage
 from mmfm.finetuning.words import grown
 from mmfm.model import MMFM
@@ -40,7 +41,7 @@ from mmfm.training.reconstruction import ReconstructionData, ReconstructionTask
 from mmfm.training.seen import SeenInMemory, SeenViews
 from mmfm.training.task import Task
 
-WORD_STEPS, _WORD_BATCH, _WORD_RATE = 100, 64, 1e-2  # of rows for new words
+_WORD_BATCH, _WORD_RATE = 64, 1e-2  # of rows for new words
 _MOST_WORDS = 6000  # that the towers are held to
 _FEW_STEPS, _FEW_BATCH = 40, 32  # updates of the few-step mode, where it must learn again
 _TOO_FAR = 1.5  # times its former distance to the flow
@@ -51,7 +52,7 @@ _EVALUATIONS = {"flow": 4, "few_steps": 2}  # of a stage, where each costs more 
 class Tuning:
     """A model in the making: `model` is a copy, changed by each stage in turn.
 
-    told: what the stages found, for the report.
+    known: what the model could read before. told: what the stages found, for the report.
     """
 
     model: MMFM
@@ -64,6 +65,14 @@ class Tuning:
     stop: Callable[[], bool] = lambda: False
     told: dict[str, Any] = field(default_factory=dict)
     spoke: dict[str, Any] = field(default_factory=dict)  # the caption head before the towers learn
+    known: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        original = self.material.original
+        names = [] if original is None else [said[0] for said in original.practice.captions]
+        # asked at once: the caption head gets the folder's words among its own
+        vocabulary = None if "caption" in self.fresh else self.model.vocabulary
+        self.known = known_words(vocabulary, names)
 
     # ------------------------------------------------------------------ the tasks
 
@@ -74,9 +83,7 @@ class Tuning:
         words = self.known[:_MOST_WORDS]
         has = self.choices.heads
         if "caption" in has and model.captioner is not None and not self.lora:
-            texts = [text for said in material.captioned.captions for text in said]
-            model.captioner, model.vocabulary = grown(model.captioner, model.vocabulary, texts)
-            model.config = replace(model.config, captioner=model.captioner.config)
+            self.grow_vocabulary()
         backbone = model.backbone
         frozen = look(backbone, pictures.squares)
         before = Before(frozen, words, read(backbone, words), is_original)
@@ -182,15 +189,27 @@ class Tuning:
                 self._low_rank(model.captioner)
             else:
                 model.captioner.requires_grad_(True)
-            self._captions()
+            learn_to_speak(self)
         if choices.pixel_steps and not self.lora:
-            model.pixel_decoder.requires_grad_(True)
             pixels, rows = self.pixels()
+            pixels.module.requires_grad_(True)
             rate = 1e-3 if "decoder" in self.fresh else 3e-4
-            self._stage("pixels", pixels, rows, choices.pixel_steps, rate,
+            self.stage("pixels", pixels, rows, choices.pixel_steps, rate,
                         lambda n: n["held_out_psnr"])  # fmt: skip
         if choices.flow_steps:
             self._flow()
+
+    @property
+    def word_steps(self) -> int:
+        """Of a stage that learns rows for new words: a few rows learn as fast from few pictures."""
+        return self.settings.steps or 100
+
+    def grow_vocabulary(self) -> None:
+        """Give the caption head the tokens of the folder; once they are there, nothing changes."""
+        model = self.model
+        texts = [text for said in self.material.captioned.captions for text in said]
+        model.captioner, model.vocabulary = grown(model.captioner, model.vocabulary, texts)
+        model.config = replace(model.config, captioner=model.captioner.config)
 
     def _towers(self) -> None:
         task, rows = self.adaptation()
@@ -199,7 +218,7 @@ class Tuning:
         head = "captioner."
         self.spoke = {k.removeprefix(head): v for k, v in old.items() if k.startswith(head)}
         before = task.evaluate(module.eval())[0]
-        self._stage("towers", task, rows, self.choices.tower_steps, self.choices.learning_rate,
+        self.stage("towers", task, rows, self.choices.tower_steps, self.choices.learning_rate,
                     lambda n: n["held_out_mrr"])  # fmt: skip
         if self.lora or self.choices.train == "lora":
             self.told["mix"] = {"share": 1.0, "before": before, "tries": []}
@@ -213,7 +232,7 @@ class Tuning:
         module = task.module
         old = {k: v.detach().clone() for k, v in module.state_dict().items()}
         before = task.evaluate(module)[0]
-        self._stage("projections", task, rows, self.choices.tower_steps, 1e-3,
+        self.stage("projections", task, rows, self.choices.tower_steps, 1e-3,
                     lambda n: n["held_out_mrr"])  # fmt: skip
         self._mix(module, old, lambda: task.evaluate(module)[0], before)
         fold(self.model.backbone, module)
@@ -232,47 +251,10 @@ class Tuning:
         if found is None:
             return
         task, rows = found
-        self._stage("new_words", task, rows, WORD_STEPS, _WORD_RATE,
+        self.stage("new_words", task, rows, self.word_steps, _WORD_RATE,
                     lambda n: n["held_out_cosine"])  # fmt: skip
         task.module.write(self.model.backbone)
         self.told["new_words"] = len(task.module.ids)
-
-    def _captions(self) -> None:
-        """The caption head learns, and is mixed, from what it was before the towers learned.
-
-        why from there: beside the towers it forgets words fast, and how much of that stays was
-        chosen by search alone.
-        """
-        task, rows = self.captions()
-        head = task.module
-        if self.spoke and "caption" not in self.fresh:
-            head.load_state_dict(self.spoke)
-        old = {k: v.detach().clone() for k, v in head.state_dict().items()}
-        rate = 1e-3 if "caption" in self.fresh else 3e-4
-        self._stage("captions", task, rows, self.choices.caption_steps, rate,
-                    lambda n: -n["held_out_caption_loss"])  # fmt: skip
-        if "caption" in self.fresh or self.lora:
-            return
-        asked = {"held_out": task}
-        if self.material.original is not None:
-            exam = self.material.original.exam
-            known = CaptionData(
-                look(self.model.backbone, exam.squares), exam.captions, exam.squares.meta
-            )
-            asked["original"] = CaptionTask(head, task.vocabulary, task.train, known)
-        new = {k: v.detach().clone() for k, v in head.state_dict().items()}
-
-        @torch.no_grad()
-        def measure() -> dict[str, float]:
-            told = {name: one.evaluate(head.eval())[0] for name, one in asked.items()}
-            found = {f"{name}_f1": said["held_out_token_f1"] for name, said in told.items()}
-            return {"held_out": told["held_out"]["held_out_captions"], **found}
-
-        mixing.mix(head, old, new, 0.0)
-        before = measure()
-        pick = mixing.little_lost(before, "f1", mixing.MAY_FORGET)
-        share, tries = mixing.choose(head, old, new, measure, pick)
-        self.told["caption_mix"] = {"share": share, "before": before, "tries": tries}
 
     def _flow(self) -> None:
         decoder = self.model.decoder
@@ -283,7 +265,7 @@ class Tuning:
             self._low_rank(decoder)
         else:
             decoder.requires_grad_(True)
-        self._stage("flow", FlowTask(decoder, seen, held), rows, self.choices.flow_steps,
+        self.stage("flow", FlowTask(decoder, seen, held), rows, self.choices.flow_steps,
                     8e-4 if "decoder" in self.fresh else 3e-4, _flow_score)  # fmt: skip
         if few is not None:
             self._few_steps(*few, known)
@@ -294,20 +276,22 @@ class Tuning:
         again = now > _TOO_FAR * known
         self.told["few_steps"] = {"distance_before": known, "distance": now, "again": again}
         if again:
-            self._stage("few_steps", task, rows, steps, 1e-3, lambda n: -n["distance"])
+            self.stage("few_steps", task, rows, steps, 1e-3, lambda n: -n["distance"])
 
     def _distance(self, task: FewStepsTask) -> float:
         torch.manual_seed(self.settings.seed)
         with torch.no_grad():
             return task.evaluate(task.module)[0]["distance"]
 
-    def _stage(
+    def stage(
         self, name: str, task: Task, rows: Rows, steps: int, rate: float,
-        score: Callable[[Mapping[str, Any]], float],
+        score: Callable[[Mapping[str, Any]], float], *, weight_decay: float = 0.05,
     ) -> None:  # fmt: skip
+        """Run or resume one; afterwards `task.module` has the weights of its best step."""
         loop = LoopConfig(
             num_steps=steps, learning_rate=rate, warmup_steps=max(1, min(20, steps // 5)),
-            ema_decay=0.98, seed=self.settings.seed, precision=self.choices.precision,
+            weight_decay=weight_decay, ema_decay=0.98, seed=self.settings.seed,
+            precision=self.choices.precision,
             log_every=max(1, steps // 10),
             evaluate_every=max(10, -(-steps // _EVALUATIONS.get(name, 8))),
             save_every=max(5, steps // 8),
@@ -329,13 +313,6 @@ class Tuning:
         kept = {f.name: getattr(plain, f.name) * self.settings.keep
                 for f in fields(Weights) if f.name.startswith("keep_")}  # fmt: skip
         return replace(plain, **kept)
-
-    @cached_property
-    def known(self) -> list[str]:
-        """What the model has learned to read; asked before the caption head gets new words."""
-        original = self.material.original
-        names = [] if original is None else [said[0] for said in original.practice.captions]
-        return known_words(self.model.vocabulary if "caption" not in self.fresh else None, names)
 
     @cached_property
     def _looked(self) -> dict[str, SeenViews]:

@@ -12,7 +12,7 @@ from mmfm.finetuning.looking import look
 from mmfm.finetuning.material import Material
 from mmfm.finetuning.original import Original
 from mmfm.finetuning.plan import Plan, Stage, disk_of, expect_room, memory_of, pace, share_of
-from mmfm.finetuning.stages import WORD_STEPS, Tuning
+from mmfm.finetuning.stages import Tuning
 from mmfm.training.flow import FlowTask
 from mmfm.training.seen import tokens_of
 
@@ -69,7 +69,7 @@ def _stages(small: Tuning) -> list[Stage]:
         add("projections", choices.tower_steps, *small.projection())
     small.model.backbone.requires_grad_(False)
     if choices.tower_steps and not small.lora and (words := small.new_words()) is not None:
-        add("new words", WORD_STEPS, *words)
+        add("new words", small.word_steps, *words)
     if choices.caption_steps:
         add("captions", choices.caption_steps, *small.captions())
     if choices.pixel_steps:
