@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.encoders.backbone import Backbone
 from mmfm.encoders.towers import text_tower
 from mmfm.training.seen import Seen
@@ -26,16 +27,23 @@ _CHUNK = 256  # texts tokenized at once
 _LEAST = 2  # pictures of which a piece must be said
 
 
-def new_pieces(backbone: Backbone, captions: Captions, known: Iterable[str]) -> list[int]:
-    """Ids of the tokens that are said of two pictures or more, and that no text of `known` has.
+def known_pieces(
+    backbone: Backbone, vocabulary: Vocabulary | None, texts: Iterable[str]
+) -> set[int]:
+    """Ids of the tokens that known texts are made of: of the caption head's training, which its
+    vocabulary lists, and of `texts`."""
+    return _pieces(backbone, texts) | set(vocabulary.token_ids if vocabulary is not None else ())
+
+
+def new_pieces(backbone: Backbone, captions: Captions, known: set[int]) -> list[int]:
+    """Ids of the tokens that are said of two pictures or more and are not `known`.
 
     captions: of each picture. None where nothing is known, or where the tower shows no rows.
     """
-    used = _pieces(backbone, known)
-    if not used or _embedding(backbone) is None:
+    if not known or _embedding(backbone) is None:
         return []
     counts = Counter(piece for said in captions for piece in _pieces(backbone, said))
-    return sorted(piece for piece, n in counts.items() if n >= _LEAST and piece not in used)
+    return sorted(piece for piece, n in counts.items() if n >= _LEAST and piece not in known)
 
 
 class NewWords(nn.Module):

@@ -1,6 +1,6 @@
 """The caption head learns a folder in two stages, and is then mixed with what it was.
 
-First new words: the rows of tokens that no known word is, and nothing else of the head, so that
+First new words: the rows of tokens that no known text has, and nothing else of the head, so that
 what it says of other pictures changes only where a new word takes its place. Then the whole head;
 how much of that stays is chosen on the hold-out and on what it could say before (`mixing`).
 """
@@ -114,9 +114,10 @@ def only_rows(head: Captioner, rows: list[int]) -> Iterator[None]:
 
 
 def _new_tokens(tuning: Tuning) -> list[int]:
-    """Local ids of the tokens that no known word is, of those that the vocabulary has."""
+    """Local ids of the new tokens that the vocabulary has now."""
     vocabulary = tuning.model.vocabulary
     assert vocabulary is not None
-    ids = new_pieces(tuning.model.backbone, tuning.material.captioned.captions, tuning.known)
+    captions = tuning.material.captioned.captions
+    ids = new_pieces(tuning.model.backbone, captions, tuning.known_pieces)
     places = {token: local for local, token in enumerate(vocabulary.token_ids)}
     return [places[token] for token in ids if token in places]

@@ -24,7 +24,7 @@ from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights
 from mmfm.finetuning.choices import Choices, freeze_towers
 from mmfm.finetuning.looking import look, read
 from mmfm.finetuning.material import Material
-from mmfm.finetuning.new_words import NewWordsTask, new_pieces
+from mmfm.finetuning.new_words import NewWordsTask, known_pieces, new_pieces
 from mmfm.finetuning.original import known_words
 from mmfm.finetuning.pictures import Pictures
 from mmfm.finetuning.projections import Projections, ProjectionTask, fold
@@ -52,7 +52,8 @@ _EVALUATIONS = {"flow": 4, "few_steps": 2}  # of a stage, where each costs more 
 class Tuning:
     """A model in the making: `model` is a copy, changed by each stage in turn.
 
-    known: what the model could read before. told: what the stages found, for the report.
+    known_words, known_pieces: what the model could read before. told: what the stages found, for
+    the report.
     """
 
     model: MMFM
@@ -65,14 +66,16 @@ class Tuning:
     stop: Callable[[], bool] = lambda: False
     told: dict[str, Any] = field(default_factory=dict)
     spoke: dict[str, Any] = field(default_factory=dict)  # the caption head before the towers learn
-    known: list[str] = field(init=False)
+    known_words: list[str] = field(init=False)
+    known_pieces: set[int] = field(init=False)
 
     def __post_init__(self) -> None:
         original = self.material.original
         names = [] if original is None else [said[0] for said in original.practice.captions]
         # asked at once: the caption head gets the folder's words among its own
         vocabulary = None if "caption" in self.fresh else self.model.vocabulary
-        self.known = known_words(vocabulary, names)
+        self.known_words = known_words(vocabulary, names)
+        self.known_pieces = known_pieces(self.model.backbone, vocabulary, names)
 
     # ------------------------------------------------------------------ the tasks
 
@@ -80,7 +83,7 @@ class Tuning:
         """Towers, and the heads that learn with them."""
         model, material = self.model, self.material
         pictures, is_original = material.practised(material.captioned)
-        words = self.known[:_MOST_WORDS]
+        words = self.known_words[:_MOST_WORDS]
         has = self.choices.heads
         if "caption" in has and model.captioner is not None and not self.lora:
             self.grow_vocabulary()
@@ -125,7 +128,7 @@ class Tuning:
     def new_words(self) -> tuple[NewWordsTask, Rows] | None:
         """Rows of the text tower for words that nobody has read yet; None without such words."""
         backbone, material = self.model.backbone, self.material
-        ids = new_pieces(backbone, material.captioned.captions, self.known)
+        ids = new_pieces(backbone, material.captioned.captions, self.known_pieces)
         if not ids:
             return None
         pictures, held = material.practised(material.captioned)[0], material.measured

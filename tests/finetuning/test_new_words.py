@@ -6,7 +6,7 @@ import torch
 
 from mmfm.encoders.backbone import Backbone
 from mmfm.finetuning.looking import read
-from mmfm.finetuning.new_words import NewWords, NewWordsTask, new_pieces
+from mmfm.finetuning.new_words import NewWords, NewWordsTask, known_pieces, new_pieces
 from mmfm.finetuning.original import known_words
 from mmfm.presets import preset
 from mmfm.training.seen import SeenInMemory, SeenViews
@@ -29,7 +29,7 @@ def vectors(count, seed):
 
 @pytest.fixture
 def ids(backbone):
-    return new_pieces(backbone, CAPTIONS, KNOWN)
+    return new_pieces(backbone, CAPTIONS, known_pieces(backbone, None, KNOWN))
 
 
 def task_of(backbone, ids, held_out=()):
@@ -42,8 +42,15 @@ def task_of(backbone, ids, held_out=()):
 
 def test_new_pieces_are_said_twice_and_of_no_known_text(backbone, ids):
     assert {backbone.tokenizer.decoder[i] for i in ids} == {"wu", "g</w>", "zor"}
-    assert new_pieces(backbone, CAPTIONS, [*KNOWN, "zorb", "wug"]) == []
-    assert new_pieces(backbone, CAPTIONS, []) == []  # where nothing is known all would be new
+    every = known_pieces(backbone, None, [*KNOWN, "zorb", "wug"])
+    assert new_pieces(backbone, CAPTIONS, every) == []
+    assert new_pieces(backbone, CAPTIONS, set()) == []  # where nothing is known all would be new
+
+
+def test_what_the_caption_head_has_is_known(tiny_model):
+    words = tiny_model.vocabulary
+    known = known_pieces(tiny_model.backbone, words, ["zorb"])
+    assert known == {*words.token_ids, *words.tokenizer.encode("zorb")}
 
 
 def test_a_word_is_known_whole(tiny_model):
