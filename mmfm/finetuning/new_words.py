@@ -17,22 +17,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mmfm.captioner.network import Captioner
 from mmfm.captioner.vocabulary import Vocabulary
 from mmfm.encoders.backbone import Backbone
 from mmfm.encoders.towers import text_tower
+from mmfm.shapes import Embeddings
 from mmfm.training.seen import Seen
 
 Captions = list[tuple[str, ...]]
 _CHUNK = 256  # texts tokenized at once
+_EXPECTED = 0.05  # what the head gives to the pieces of nine in ten words that it knows, or more
 _LEAST = 2  # pictures of which a piece must be said
-
-
-def known_pieces(
-    backbone: Backbone, vocabulary: Vocabulary | None, texts: Iterable[str]
-) -> set[int]:
-    """Ids of the tokens that known texts are made of: of the caption head's training, which its
-    vocabulary lists, and of `texts`."""
-    return _pieces(backbone, texts) | set(vocabulary.token_ids if vocabulary is not None else ())
 
 
 def new_pieces(backbone: Backbone, captions: Captions, known: set[int]) -> list[int]:
@@ -44,6 +39,40 @@ def new_pieces(backbone: Backbone, captions: Captions, known: set[int]) -> list[
         return []
     counts = Counter(piece for said in captions for piece in _pieces(backbone, said))
     return sorted(piece for piece, n in counts.items() if n >= _LEAST and piece not in known)
+
+
+def known_pieces(
+    backbone: Backbone, vocabulary: Vocabulary | None, texts: Iterable[str]
+) -> set[int]:
+    """Ids of the tokens that known texts are made of: of the caption head's training, which its
+    vocabulary lists, and of `texts`."""
+    return _pieces(backbone, texts) | set(vocabulary.token_ids if vocabulary is not None else ())
+
+
+@torch.no_grad()
+def strange_beginnings(
+    captioner: Captioner, vocabulary: Vocabulary, seen: Embeddings, captions: Captions
+) -> set[int]:
+    """Ids of the tokens that begin words of known pieces which the caption head would never spell.
+
+    "fe" is known from "feaux", "fep" is not: shown any of the pictures `seen`, the head expects no
+    "p" after "fe". Beginnings of one letter, which many words share, are left out.
+    """
+    memory, mask = captioner.memory(seen)
+    found = set()
+    for word in sorted({word for said in captions for text in said for word in text.split()}):
+        pieces, local = vocabulary.tokenizer.encode(word), vocabulary.encode(word)
+        first = vocabulary.tokenizer.decoder[pieces[0]] if pieces else ""
+        if len(pieces) < 2 or len(local) != len(pieces) or len(first) < 2 or not word.isalpha():
+            continue
+        if len(local) >= captioner.max_tokens:
+            continue
+        ids = torch.tensor([vocabulary.start_id, *local]).expand(len(mask), -1)
+        expected = captioner.logits(captioner.hidden(ids, memory, mask)).softmax(dim=-1)
+        places = torch.arange(1, len(local))
+        if float(expected[:, places, local[1:]].mean(dim=0).max()) < _EXPECTED:
+            found.add(pieces[0])
+    return found
 
 
 class NewWords(nn.Module):

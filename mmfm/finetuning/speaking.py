@@ -18,7 +18,6 @@ from torch import Tensor
 from mmfm.captioner.network import Captioner
 from mmfm.finetuning import mixing
 from mmfm.finetuning.looking import look
-from mmfm.finetuning.new_words import new_pieces
 from mmfm.finetuning.watch import Rows
 from mmfm.training.caption import CaptionData, CaptionTask
 
@@ -117,7 +116,5 @@ def _new_tokens(tuning: Tuning) -> list[int]:
     """Local ids of the new tokens that the vocabulary has now."""
     vocabulary = tuning.model.vocabulary
     assert vocabulary is not None
-    captions = tuning.material.captioned.captions
-    ids = new_pieces(tuning.model.backbone, captions, tuning.known_pieces)
     places = {token: local for local, token in enumerate(vocabulary.token_ids)}
-    return [places[token] for token in ids if token in places]
+    return [places[token] for token in tuning.new_tokens if token in places]

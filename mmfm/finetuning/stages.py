@@ -24,7 +24,7 @@ from mmfm.finetuning.adaptation import AdaptationTask, Adapted, Before, Weights
 from mmfm.finetuning.choices import Choices, freeze_towers
 from mmfm.finetuning.looking import look, read
 from mmfm.finetuning.material import Material
-from mmfm.finetuning.new_words import NewWordsTask, known_pieces, new_pieces
+from mmfm.finetuning.new_words import NewWordsTask, known_pieces, new_pieces, strange_beginnings
 from mmfm.finetuning.original import known_words
 from mmfm.finetuning.pictures import Pictures
 from mmfm.finetuning.projections import Projections, ProjectionTask, fold
@@ -42,6 +42,7 @@ from mmfm.training.seen import SeenInMemory, SeenViews
 from mmfm.training.task import Task
 
 _WORD_BATCH, _WORD_RATE = 64, 1e-2  # of rows for new words
+_SHOWN = 16  # pictures of which the caption head is asked whether it knows a word
 _MOST_WORDS = 6000  # that the towers are held to
 _FEW_STEPS, _FEW_BATCH = 40, 32  # updates of the few-step mode, where it must learn again
 _TOO_FAR = 1.5  # times its former distance to the flow
@@ -52,8 +53,8 @@ _EVALUATIONS = {"flow": 4, "few_steps": 2}  # of a stage, where each costs more 
 class Tuning:
     """A model in the making: `model` is a copy, changed by each stage in turn.
 
-    known_words, known_pieces: what the model could read before. told: what the stages found, for
-    the report.
+    known_words: what the model could read before. new_tokens: of the folder's captions, what it
+    could not. told: what the stages found, for the report.
     """
 
     model: MMFM
@@ -67,7 +68,7 @@ class Tuning:
     told: dict[str, Any] = field(default_factory=dict)
     spoke: dict[str, Any] = field(default_factory=dict)  # the caption head before the towers learn
     known_words: list[str] = field(init=False)
-    known_pieces: set[int] = field(init=False)
+    new_tokens: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         original = self.material.original
@@ -75,7 +76,13 @@ class Tuning:
         # asked at once: the caption head gets the folder's words among its own
         vocabulary = None if "caption" in self.fresh else self.model.vocabulary
         self.known_words = known_words(vocabulary, names)
-        self.known_pieces = known_pieces(self.model.backbone, vocabulary, names)
+        captions = self.material.captioned.captions
+        known = known_pieces(self.model.backbone, vocabulary, names)
+        if vocabulary is not None and self.model.captioner is not None and captions:
+            few = self.material.captioned.select(range(min(_SHOWN, len(captions))))
+            seen = look(self.model.backbone, few.squares).views[0].take(np.arange(len(few)))
+            known -= strange_beginnings(self.model.captioner, vocabulary, seen, captions)
+        self.new_tokens = new_pieces(self.model.backbone, captions, known)
 
     # ------------------------------------------------------------------ the tasks
 
@@ -128,13 +135,12 @@ class Tuning:
     def new_words(self) -> tuple[NewWordsTask, Rows] | None:
         """Rows of the text tower for words that nobody has read yet; None without such words."""
         backbone, material = self.model.backbone, self.material
-        ids = new_pieces(backbone, material.captioned.captions, self.known_pieces)
-        if not ids:
+        if not self.new_tokens:
             return None
         pictures, held = material.practised(material.captioned)[0], material.measured
         seen = self._views(pictures.squares)
         asked = (look(backbone, held.squares).views[0].pooled, held.captions)
-        task = NewWordsTask(backbone, ids, seen, pictures.captions, asked)
+        task = NewWordsTask(backbone, self.new_tokens, seen, pictures.captions, asked)
         size = min(_WORD_BATCH, int(task.visits.sum()))
         return task, Rows(task.visits, size, self.settings.seed, pictures.keys)
 
@@ -205,7 +211,7 @@ class Tuning:
     @property
     def word_steps(self) -> int:
         """Of a stage that learns rows for new words: a few rows learn as fast from few pictures."""
-        return self.settings.steps or 100
+        return self.settings.steps or 200
 
     def grow_vocabulary(self) -> None:
         """Give the caption head the tokens of the folder; once they are there, nothing changes."""
