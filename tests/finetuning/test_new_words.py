@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from mmfm.captioner.network import Captioner
+from mmfm.captioner.vocabulary import Vocabulary, encode_batch
 from mmfm.encoders.backbone import Backbone
 from mmfm.finetuning.looking import read
-from mmfm.finetuning.new_words import NewWords, NewWordsTask, known_pieces, new_pieces
+from mmfm.finetuning.new_words import (
+    NewWords,
+    NewWordsTask,
+    known_pieces,
+    new_pieces,
+    strange_beginnings,
+)
 from mmfm.finetuning.original import known_words
 from mmfm.presets import preset
+from mmfm.shapes import Embeddings
 from mmfm.training.seen import SeenInMemory, SeenViews
 
 KNOWN = ["a red circle", "a drawing of a dog", "b"]
@@ -88,3 +97,22 @@ def test_the_hold_out_is_asked_where_it_has_the_word(backbone, ids):
     task = task_of(backbone, ids, held_out=[("a dog",), ("a zorb",)])
     own = (read(backbone, ["a zorb"]) * vectors(2, 9)[1]).sum().item()
     assert task.evaluate(task.module)[0]["held_out_cosine"] == pytest.approx(own, abs=1e-4)
+
+
+def test_words_that_the_head_would_not_spell_are_strange(backbone):
+    words = Vocabulary.build(["keycap", "fep", "a dog"], backbone.tokenizer)
+    torch.manual_seed(0)
+    head = Captioner(preset("tiny", caption_vocab_size=len(words)).captioner)
+    seen = Embeddings(vectors(4, 1), torch.randn(4, 16, 32))
+    ids, target = encode_batch(words, ["", ""], ["keycap", "a dog"], 12)
+    learner = torch.optim.Adam(head.parameters(), 3e-3)
+    for _ in range(60):
+        loss = head.loss(seen.take([0, 1]), ids, target)
+        learner.zero_grad()
+        loss.backward()
+        learner.step()
+    # "dog" is one token, "c3po" no word, the beginning of "xfep" one letter, "zeppelin" not spelled
+    said = [("a keycap", "fep"), ("dog c3po", "xfep"), ("zeppelin",)]
+    found = strange_beginnings(head.eval(), words, seen, said)
+    assert [backbone.tokenizer.decoder[i] for i in found] == ["fe"]
+    assert not strange_beginnings(head, words, seen, [("a keycap dog",)])
