@@ -1,9 +1,10 @@
-"""Search learns words that nobody has read yet, and no known word changes.
+"""Search learns words that nobody has read yet; texts without them do not change.
 
 A made-up word falls into pieces ("zor", "b"). What the text tower knows of a piece is a row of its
-token embedding; rows that no known text uses say nothing yet. They alone learn, so that a caption
-with such a piece comes to the vectors of its pictures (textual inversion, 2208.01618, for search
-in place of drawing). A text without such a piece keeps its vector bit by bit.
+token embedding; rows that no known text uses say nothing yet, and those that begin words of known
+pieces which the caption head would not spell say little. They alone learn, so that a caption with
+such a piece comes to the vectors of its pictures (textual inversion, 2208.01618, for search in
+place of drawing). A text without such a piece keeps its vector bit by bit.
 """
 
 from __future__ import annotations
@@ -63,9 +64,8 @@ def strange_beginnings(
     for word in sorted({word for said in captions for text in said for word in text.split()}):
         pieces, local = vocabulary.tokenizer.encode(word), vocabulary.encode(word)
         first = vocabulary.tokenizer.decoder[pieces[0]] if pieces else ""
-        if len(pieces) < 2 or len(local) != len(pieces) or len(first) < 2 or not word.isalpha():
-            continue
-        if len(local) >= captioner.max_tokens:
+        is_spelled = 1 < len(pieces) == len(local) < captioner.max_tokens
+        if not is_spelled or len(first) < 2 or not word.isalpha():
             continue
         ids = torch.tensor([vocabulary.start_id, *local]).expand(len(mask), -1)
         expected = captioner.logits(captioner.hidden(ids, memory, mask)).softmax(dim=-1)

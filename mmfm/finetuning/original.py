@@ -28,9 +28,10 @@ _LEAST = 8  # pictures of each half
 
 @dataclass(frozen=True)
 class Original:
-    """practice: learned from, so that nothing is forgotten, and what the mix is chosen on.
+    """practice: learned from, so that nothing is forgotten.
 
-    exam: only measured. name: where they are from, for the report.
+    exam: never learned from; measured, and what the mixes are chosen on beside the hold-out.
+    name: where they are from, for the report.
     """
 
     practice: Pictures

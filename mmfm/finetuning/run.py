@@ -205,8 +205,9 @@ class Prepared:
                 "would not have been"
             )
         notes.append(
-            "The hold-out also chose when each stage ended and how much of the new weights is "
-            "mixed in, so its figures after lean a little to the good side."
+            "The hold-out also chose when each stage ended and, with the original pictures that "
+            "are measured, how much of the new weights is mixed in, so the figures after lean a "
+            "little to the good side."
         )
         if self.material.original is None:
             notes.append(

@@ -228,7 +228,7 @@ class Tuning:
         self.spoke = {k.removeprefix(head): v for k, v in old.items() if k.startswith(head)}
         before = task.evaluate(module.eval())[0]
         self.stage("towers", task, rows, self.choices.tower_steps, self.choices.learning_rate,
-                    lambda n: n["held_out_mrr"])  # fmt: skip
+                   lambda n: n["held_out_mrr"])  # fmt: skip
         if self.lora or self.choices.train == "lora":
             self.told["mix"] = {"share": 1.0, "before": before, "tries": []}
             if not self.lora:
@@ -242,7 +242,7 @@ class Tuning:
         old = {k: v.detach().clone() for k, v in module.state_dict().items()}
         before = task.evaluate(module)[0]
         self.stage("projections", task, rows, self.choices.tower_steps, 1e-3,
-                    lambda n: n["held_out_mrr"])  # fmt: skip
+                   lambda n: n["held_out_mrr"])  # fmt: skip
         self._mix(module, old, lambda: task.evaluate(module)[0], before)
         fold(self.model.backbone, module)
         self._turn(module)
@@ -261,7 +261,7 @@ class Tuning:
             return
         task, rows = found
         self.stage("new_words", task, rows, self.word_steps, _WORD_RATE,
-                    lambda n: n["held_out_cosine"])  # fmt: skip
+                   lambda n: n["held_out_cosine"])  # fmt: skip
         task.module.write(self.model.backbone)
         self.told["new_words"] = len(task.module.ids)
 
@@ -275,7 +275,7 @@ class Tuning:
         else:
             decoder.requires_grad_(True)
         self.stage("flow", FlowTask(decoder, seen, held), rows, self.choices.flow_steps,
-                    8e-4 if "decoder" in self.fresh else 3e-4, _flow_score)  # fmt: skip
+                   8e-4 if "decoder" in self.fresh else 3e-4, _flow_score)  # fmt: skip
         if few is not None:
             self._few_steps(*few, known)
 

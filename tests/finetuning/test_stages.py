@@ -1,9 +1,11 @@
 """What a stage hands to the next."""
 
 import pytest
+import torch
 
 from mmfm.finetuning import prepare_finetune
 from mmfm.finetuning.looking import read
+from mmfm.finetuning.speaking import only_rows
 from mmfm.finetuning.stages import Tuning, copy_of
 from mmfm.finetuning.words import grown
 from tests.finetuning.conftest import QUICK
@@ -44,3 +46,19 @@ def test_new_words_are_learned_when_the_towers_are_done(
                 for model in (prepared.base, tuning.model))  # fmt: skip
     # with a mix of nothing, all that the towers learned is undone
     assert not old[0].allclose(new[0], atol=0.1) and old[1].allclose(new[1], atol=1e-5)
+
+
+def test_only_rows_learn(tiny_model):
+    head = copy_of(tiny_model).captioner
+    old = {name: value.clone() for name, value in head.state_dict().items()}
+    with only_rows(head, [3, 5]):
+        learner = torch.optim.AdamW([p for p in head.parameters() if p.requires_grad],
+                                    weight_decay=0.0)  # fmt: skip
+        for _ in range(2):
+            head.token_embedding.weight.square().sum().backward()
+            learner.step()
+    assert all(p.requires_grad for p in head.parameters())
+    name = "token_embedding.weight"
+    moved = (head.state_dict()[name] != old[name]).any(dim=1)
+    assert moved.nonzero().flatten().tolist() == [3, 5]
+    assert all(value.equal(old[key]) for key, value in head.state_dict().items() if key != name)
